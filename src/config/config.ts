@@ -1,0 +1,100 @@
+/**
+ * The effective configuration: every default filled in, every value in one unit.
+ * Times carry their unit in the name; paths are absolute. Words: the configuration section of README.md.
+ */
+export interface Config {
+  /** Absolute path of the file it came from. */
+  readonly file: string;
+  readonly app: string;
+  readonly source: SourceConfig;
+  readonly release: ReleaseConfig;
+  readonly workers: WorkersConfig;
+  readonly check: CheckConfig;
+  readonly bake: {readonly forMs: number};
+  readonly nginx: NginxConfig;
+  readonly drain: {readonly quietMs: number; readonly deadlineMs: number};
+  readonly stateDir: string;
+  readonly runDir: string;
+}
+
+export interface SourceConfig {
+  /** Undefined: found out by looking at the working copy, then at the form of `url`. */
+  readonly vcs: 'svn' | 'git' | undefined;
+  readonly workingCopy: string;
+  /** For any one svn or git command. */
+  readonly timeoutMs: number;
+  readonly url: string | undefined;
+  /** git only. Undefined: the branch that the working copy has checked out, else the repository's HEAD. */
+  readonly branch: string | undefined;
+  readonly username: string | undefined;
+  readonly passwordFile: string | undefined;
+}
+
+export interface ReleaseConfig {
+  readonly tree: 'snapshot' | 'in_place';
+  readonly build: readonly (readonly string[])[];
+  readonly buildTimeoutMs: number;
+  /** Account for the build commands; undefined: the deployer's own. */
+  readonly buildUser: string | undefined;
+  /** Relative paths inside the release that all releases have in common. */
+  readonly shared: readonly string[];
+  readonly keep: number;
+}
+
+export interface WorkersConfig {
+  readonly command: readonly string[];
+  readonly count: number;
+  readonly ports: {readonly first: number; readonly last: number};
+  readonly host: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly envFile: string | undefined;
+  readonly user: string | undefined;
+  readonly pidFile: string | undefined;
+  readonly log: string;
+  readonly runner: 'process';
+  readonly stop: {readonly signal: NodeJS.Signals; readonly timeoutMs: number};
+}
+
+export interface CheckTiming {
+  /** Between two checks of a worker that listens. */
+  readonly intervalMs: number;
+  /** For one check. */
+  readonly timeoutMs: number;
+  /** Good checks in a row that make a worker healthy. */
+  readonly consecutive: number;
+  /** From the start of the workers to all of them healthy. */
+  readonly deadlineMs: number;
+}
+
+export interface HttpCheck extends CheckTiming {
+  readonly kind: 'http';
+  /** Path with query, begins with one slash. */
+  readonly path: string;
+  /** The Host header; undefined: `host:port` of the worker. */
+  readonly host: string | undefined;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly status: readonly number[];
+  /** Source of a regular expression that the body must match. */
+  readonly body: string | undefined;
+}
+export type CheckConfig =
+  | HttpCheck
+  | (CheckTiming & {readonly kind: 'tcp'})
+  | (CheckTiming & {readonly kind: 'command'; readonly command: readonly string[]});
+
+export interface NginxConfig {
+  readonly upstream: string;
+  /** The file of ours, written whole. */
+  readonly file: string;
+  /** Parameters of each `server` line in nginx's own words, e.g. `{weight: '4', max_fails: '0', fail_timeout: '30s'}`. */
+  readonly server: Readonly<Record<string, string>>;
+  /** Further lines of the block, without the semicolon. */
+  readonly directives: readonly string[];
+  readonly binary: string;
+  /** nginx's main file; undefined: the one that the binary was built with. */
+  readonly conf: string | undefined;
+  readonly prefix: string | undefined;
+  readonly probe: string | undefined;
+  /** A command that reloads nginx, instead of a HUP from us. */
+  readonly reload: readonly string[] | undefined;
+}
