@@ -1,0 +1,77 @@
+import type {Settings} from './schema.ts';
+import {systemsOf} from './source-url.ts';
+import type {Path} from './yaml-tree.ts';
+
+export interface Clash {
+  /** The key that the message is about. */
+  readonly at: Path;
+  /** The keys that must be valid by themselves before the rule makes sense; `at` is always one. */
+  readonly needs: readonly Path[];
+  /** `is …; expected …`, undefined when there is no clash. */
+  readonly fault: (settings: Settings) => string | undefined;
+}
+
+/** What two keys may not say together. The rules on directories that have defaults are in places.ts. */
+export const CLASHES: readonly Clash[] = [
+  {
+    at: ['workers', 'ports'],
+    needs: [['workers', 'count']],
+    fault: ({workers: {ports, count}}) => {
+      const size = ports.last - ports.first + 1;
+      return size >= 2 * count ? undefined
+        : `is a range of ${size} ports; expected at least ${2 * count}, twice workers.count, as old and new workers run side by side`;
+    },
+  },
+  {
+    at: ['workers', 'pid_file'],
+    needs: [['workers', 'count']],
+    fault: ({workers: {pid_file: pidFile, count}}) => (pidFile !== undefined && count > 1 && !pidFile.includes('{port}')
+      ? `is one file for ${count} workers; expected a name with {port}` : undefined),
+  },
+  {
+    at: ['source', 'url'],
+    needs: [['source', 'vcs']],
+    fault: ({source: {url, vcs}}) => (url !== undefined && vcs !== undefined && !systemsOf(url).includes(vcs)
+      ? `does not belong to source.vcs: ${vcs}; expected a URL of ${vcs}${vcs === 'svn' ? ' (a local repository is file:///path)' : ''}` : undefined),
+  },
+  {
+    at: ['source', 'branch'],
+    needs: [['source', 'vcs'], ['source', 'url']],
+    fault: ({source: {branch, vcs, url}}) => {
+      const svn = vcs === 'svn' || (vcs === undefined && url !== undefined && !systemsOf(url).includes('git'));
+      return branch !== undefined && svn ? 'is a word of git; expected the branch in source.url, as .../branches/NAME' : undefined;
+    },
+  },
+  {
+    at: ['release', 'shared'],
+    needs: [],
+    fault: ({release: {shared}}) => {
+      for (const [index, path] of shared.entries()) {
+        const other = shared.find((candidate, place) => place !== index && (candidate === path || path.startsWith(`${candidate}/`)));
+        if (other !== undefined) return `lists ${path} and ${other}; expected paths of which none is inside another`;
+      }
+      return undefined;
+    },
+  },
+  ...(['tcp', 'command'] as const).map((kind): Clash => ({
+    at: ['check', kind],
+    needs: [['check', 'http'], ['check', 'tcp']],
+    fault: ({check}) => {
+      const other = check.http !== undefined ? 'http' : kind === 'command' && check.tcp !== undefined ? 'tcp' : undefined;
+      return check[kind] !== undefined && other !== undefined
+        ? `stands beside check.${other}; expected exactly one of http, tcp and command` : undefined;
+    },
+  })),
+  ...(['host', 'headers', 'status', 'body'] as const).map((key): Clash => ({
+    at: ['check', key],
+    needs: [['check', 'http'], ['check', 'tcp'], ['check', 'command']],
+    fault: ({check}) => (check[key] !== undefined && check.http === undefined && (check.tcp ?? check.command) !== undefined
+      ? `goes with check.http; expected none of it beside check.${check.tcp === undefined ? 'command' : 'tcp'}` : undefined),
+  })),
+  {
+    at: ['nginx', 'file'],
+    needs: [['nginx', 'conf']],
+    fault: ({nginx: {file, conf}}) => (file === (conf ?? '/etc/nginx/nginx.conf')
+      ? `is nginx's main file; expected a file for the upstream alone, as it is written whole` : undefined),
+  },
+];

@@ -1,0 +1,40 @@
+import assert from 'node:assert/strict';
+import {test} from 'node:test';
+import fc from 'fast-check';
+import {parseConfig} from '../../../src/config/load-config.ts';
+import {configAsObject, renderConfig} from '../../../src/config/render-config.ts';
+import {ENV, FILE, MINIMAL} from './config-text.ts';
+
+test('what is rendered is the same configuration again', () => {
+  const value = fc.oneof(fc.constantFrom('1.10', 'yes', '~', '', '0x1F', '- a', '{"a": 1}', ' a ', '# b', '*a', '!x', '12:30'), fc.string({unit: 'grapheme-composite'}))
+    .filter(text => !/[\0\r\n\u0085\u2028\u2029]|\{\w+\}/.test(text));
+  fc.assert(fc.property(
+    fc.dictionary(fc.stringMatching(/^[A-Za-z_][A-Za-z0-9_]{0,8}$/).filter(name => name !== 'constructor' && name !== 'prototype'), value, {noNullPrototype: true}),
+    fc.array(value, {minLength: 1}).filter(words => words[0] !== ''),
+    fc.integer({min: 1, max: 24 * 86_400_000}),
+    (env, words, ms) => {
+      const config = parseConfig(MINIMAL, FILE, ENV);
+      const changed = {
+        ...config,
+        workers: {...config.workers, env, command: words, stop: {signal: 'SIGQUIT' as const, timeoutMs: ms}},
+        release: {...config.release, build: [words, ['make']]},
+      };
+      assert.deepEqual(parseConfig(renderConfig(changed), FILE, ENV), changed);
+    },
+  ), {numRuns: 500});
+});
+
+test('each kind of check is rendered in its own words', () => {
+  for (const check of ['{tcp: true}', '{command: [true-ish]}', '{http: /x, status: [200, 204], body: ^ok$}']) {
+    const config = parseConfig(`${MINIMAL}check: ${check}\n`, FILE, ENV);
+    assert.deepEqual(parseConfig(renderConfig(config), FILE, ENV), config);
+  }
+});
+
+test('the object has the keys of the file, and leaves out what has no value', () => {
+  const shown = configAsObject(parseConfig(MINIMAL, FILE, ENV));
+  assert.deepEqual(Object.keys(shown), ['app', 'source', 'release', 'workers', 'check', 'bake', 'nginx', 'drain', 'state_dir', 'run_dir']);
+  assert.deepEqual(shown['source'], {working_copy: '/srv/shop/copy', timeout: '2m'});
+  assert.deepEqual(shown['drain'], {quiet: '1m', deadline: '5m'});
+  assert.deepEqual(JSON.parse(JSON.stringify(shown)), shown);
+});
