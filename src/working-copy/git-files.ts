@@ -1,0 +1,50 @@
+import {existsSync, readFileSync, statSync} from 'node:fs';
+import {dirname, join, resolve} from 'node:path';
+
+/** Where git keeps its files for a work tree. They differ from `.git` in a linked work tree. */
+export interface GitDirectories {
+  readonly own: string;
+  /** Refs, objects and configuration, shared by all work trees. */
+  readonly common: string;
+}
+
+/** Undefined when there is no work tree at this very path; one of a parent directory is somebody else's. */
+export function gitDirectories(workingCopy: string): GitDirectories | undefined {
+  const dotGit = join(workingCopy, '.git');
+  const stat = statSync(dotGit, {throwIfNoEntry: false});
+  if (stat === undefined) return undefined;
+  if (stat.isDirectory()) return {own: dotGit, common: commonOf(dotGit)};
+  const link = /^gitdir: (.+)$/m.exec(readFileSync(dotGit, 'utf8'))?.[1];
+  if (link === undefined) return undefined;
+  const own = resolve(dirname(dotGit), link.trim());
+  return {own, common: commonOf(own)};
+}
+
+function commonOf(own: string): string {
+  const file = join(own, 'commondir');
+  return existsSync(file) ? resolve(own, readFileSync(file, 'utf8').trim()) : own;
+}
+
+/** The branch that is checked out, without `refs/heads/`; undefined when HEAD is detached. */
+export function checkedOutBranch(directories: GitDirectories): string | undefined {
+  return /^ref: refs\/heads\/(.+)\n?$/.exec(readFileSync(join(directories.own, 'HEAD'), 'utf8'))?.[1];
+}
+
+const UNFINISHED: Readonly<Record<string, string>> = {
+  MERGE_HEAD: 'merge', 'rebase-merge': 'rebase', 'rebase-apply': 'rebase', CHERRY_PICK_HEAD: 'cherry-pick', REVERT_HEAD: 'revert', BISECT_LOG: 'bisect',
+};
+
+/** `merge`, `rebase` …: what somebody has begun in the work tree and not ended. */
+export function unfinishedCommand(directories: GitDirectories): string | undefined {
+  const file = Object.keys(UNFINISHED).find(name => existsSync(join(directories.own, name)));
+  return file === undefined ? undefined : UNFINISHED[file];
+}
+
+/** Lock files that stand in the way of an update of this branch. */
+export function presentLocks(directories: GitDirectories, branch: string): string[] {
+  const {own, common} = directories;
+  return [
+    join(own, 'index.lock'), join(own, 'HEAD.lock'), join(own, 'ORIG_HEAD.lock'), join(common, 'shallow.lock'), join(common, 'packed-refs.lock'),
+    join(common, 'config.lock'), join(common, `refs/heads/${branch}.lock`), join(common, 'refs/osyw/deploy.lock'), join(common, `refs/remotes/origin/${branch}.lock`),
+  ].filter(path => existsSync(path));
+}

@@ -1,0 +1,351 @@
+import {existsSync, readFileSync, readdirSync, mkdirSync, statSync, writeFileSync} from 'node:fs';
+import {dirname, join, relative} from 'node:path';
+import {pathToFileURL} from 'node:url';
+import type {Config} from '../config/config.ts';
+import type {WorkingCopy} from '../deploy/tools.ts';
+import {DeployError, errnoOf} from '../errors.ts';
+import {lstatIfThere} from '../support/lstat-if-there.ts';
+import {namedFiles, lastWords, shownText} from './shown-text.ts';
+import {openSvn} from './svn-command.ts';
+import {parseSvnStatus, type SvnStatus} from './svn-status.ts';
+import {childOf, parseSvnXml} from './svn-xml.ts';
+
+/** No such revision; no such path in it (three ways to say so). */
+const NOT_THERE = ['E160006', 'E160013', 'E160005', 'E170000', 'E200009', 'E195012'];
+const REMEMBERED_TREES = 20;
+/** Longer ago, and somebody may have edited since. */
+const LOOK_IS_FRESH_MS = 3000;
+
+interface Info {
+  readonly url: string;
+  readonly uuid: string;
+  readonly revision: number;
+  readonly lastChanged: number;
+}
+
+/** What the working copy looked like before anything was done to it. */
+interface Look {
+  readonly at: number;
+  /** Undefined: there is no working copy yet. */
+  readonly found: {readonly info: Info; readonly status: SvnStatus; readonly version: string} | undefined;
+}
+
+/** A Subversion working copy. `svn update` exits 0 on conflicts and obstructions, so everything here is judged by looking. */
+export function openSvnWorkingCopy(config: Config): WorkingCopy {
+  const {workingCopy, url} = config.source;
+  const svn = openSvn(config);
+  const configuredUrl = url === undefined ? undefined : asUrl(url);
+  const treesFile = join(config.stateDir, 'svn', 'osyw-trees.json');
+  const verifiedFile = join(config.stateDir, 'svn', 'osyw-verified');
+  let lookBegun: Promise<Look> | undefined;
+  let lookedEarly = false;
+  /** The tree of rN can live at a path that N itself did not have yet: after a move of a parent directory. Then this one has it. */
+  const revisionsWithTree = new Map<number, number>();
+
+  const localUrl = async (signal: AbortSignal): Promise<string> => {
+    if (!existsSync(join(workingCopy, '.svn'))) throw nothingToDeployFrom(workingCopy);
+    return (await localInfo(signal)).url;
+  };
+
+  const localInfo = async (signal: AbortSignal): Promise<Info> =>
+    parseInfo((await svn.stubborn('info', ['--xml', '--', `${workingCopy}@`], {signal})).stdout);
+
+  const look = async (signal: AbortSignal): Promise<Look> => {
+    const at = performance.now();
+    if (!isWorkingCopy(workingCopy)) return {at, found: undefined};
+    const [info, status, version] = await Promise.all([localInfo(signal), localStatus(signal), svn.version(signal)]);
+    return {at, found: {info, status, version}};
+  };
+
+  const localStatus = async (signal: AbortSignal): Promise<SvnStatus> =>
+    parseSvnStatus((await svn.stubborn('status', ['--xml', '--ignore-externals', '--', `${workingCopy}@`], {signal})).stdout, workingCopy);
+
+  const resolve: WorkingCopy['resolve'] = async (wanted, signal) => {
+    const number = wanted === undefined ? undefined : parseRevision(wanted);
+    // Only for the first question: what is asked again and again is asked by polling, and a poll reads no tree.
+    if (!lookedEarly) {
+      lookedEarly = true;
+      lookBegun = look(signal);
+      lookBegun.catch(() => {}); // Told by `update`, which awaits it.
+    }
+    const from = configuredUrl ?? await localUrl(signal);
+    const target = number === undefined ? `${from}@` : `${from}@${number}`;
+    const result = await svn.stubborn('info', ['--xml', '-r', number === undefined ? 'HEAD' : String(number), '--', target], {
+      signal, network: true, expected: NOT_THERE,
+    });
+    if (!result.ok) {
+      const what = number === undefined ? `${shownText(from)} is not in the repository` : `r${number} is not a revision of ${shownText(from)}`;
+      throw new DeployError('UPDATE_FAILED', `${what}: ${lastWords(result.stderr)}`, {hint: 'See `svn log` of source.url for the revisions there are.'});
+    }
+    const info = parseInfo(result.stdout);
+    revisionsWithTree.set(info.lastChanged, info.revision);
+    return `r${info.lastChanged}`;
+  };
+
+  const update: WorkingCopy['update'] = async (revision, signal) => {
+    const number = parseRevision(revision);
+    svn.prepare();
+    let before = lookBegun === undefined ? await look(signal) : await lookBegun;
+    lookBegun = undefined;
+    if (performance.now() - before.at > LOOK_IS_FRESH_MS) before = await look(signal);
+
+    if (before.found === undefined) {
+      await checkOut(number, signal);
+    } else {
+      if (before.found.status.unfinished.length > 0) {
+        await svn.unlock(signal);
+        before = await look(signal);
+      }
+      if (before.found === undefined) throw new DeployError('UPDATE_FAILED', `The working copy ${workingCopy} vanished during the update.`);
+      refuseOtherUrl(before.found.info, configuredUrl, workingCopy);
+      refuseSparseOrSwitched(before.found.version, before.found.status, workingCopy);
+      const status = await dropGoneObstacles(before.found.status, signal);
+      refuseEdits(status, workingCopy);
+      if (before.found.version === String(number) && isClean(status) && verifiedStamp(number) === readVerified()) return;
+      await updateTo(number, before.found.info.url, signal);
+    }
+    await verify(number, signal);
+  };
+
+  const updateTo = async (number: number, from: string, signal: AbortSignal): Promise<void> => {
+    const args = (n: number) => ['-q', '--ignore-externals', '-r', String(n), '--', `${workingCopy}@`];
+    const result = await svn.stubborn('update', args(number), {signal, network: true, expected: NOT_THERE});
+    if (result.ok) {
+      revisionsWithTree.delete(number);
+      return;
+    }
+    const other = revisionsWithTree.get(number);
+    if (other === undefined || other === number) {
+      throw new DeployError('UPDATE_FAILED', `The working copy could not be brought to r${number} of ${shownText(from)}: ${lastWords(result.stderr)}`);
+    }
+    await svn.stubborn('update', args(other), {signal, network: true});
+  };
+
+  const checkOut = async (number: number, signal: AbortSignal): Promise<void> => {
+    if (configuredUrl === undefined) throw nothingToDeployFrom(workingCopy);
+    refuseForeignDirectory(workingCopy);
+    mkdirSync(dirname(workingCopy), {recursive: true});
+    // The peg is the revision, not HEAD: a URL that was deleted later still has its old revisions.
+    const peg = revisionsWithTree.get(number) ?? number;
+    const checkout = (n: number) => svn.stubborn('checkout', ['-q', '--ignore-externals', '-r', String(n), '--', `${configuredUrl}@${n}`, workingCopy], {
+      signal, network: true, expected: NOT_THERE,
+    });
+    let result = await checkout(number);
+    if (!result.ok && peg !== number) result = await checkout(peg);
+    else revisionsWithTree.delete(number);
+    if (!result.ok) throw new DeployError('UPDATE_FAILED', `r${number} of ${shownText(configuredUrl)} could not be checked out: ${lastWords(result.stderr)}`);
+  };
+
+  /** Exit codes do not tell, so: nothing edited, nothing in the way, and one plain revision number. */
+  const verify = async (number: number, signal: AbortSignal): Promise<void> => {
+    const expected = String(revisionsWithTree.get(number) ?? number);
+    const [status, version] = await Promise.all([localStatus(signal), svn.version(signal)]);
+    const inTheWay = status.treeConflicted;
+    if (inTheWay.length > 0) {
+      throw new DeployError('UPDATE_FAILED', `Files stand in the way of files that r${number} brings, in ${workingCopy}: ${namedFiles(inTheWay)}. They are untouched.`, {
+        hint: `Move each away (\`mv\`), or settle it with \`svn resolve\`; then deploy again.`,
+      });
+    }
+    refuseEdits(status, workingCopy);
+    if (version !== expected || !isClean(status)) {
+      throw new DeployError('UPDATE_FAILED', `The working copy ${workingCopy} is at "${version}" instead of ${expected} after the update.`, {
+        hint: `Look with \`svn status ${workingCopy}\` and \`svnversion ${workingCopy}\`.`,
+      });
+    }
+    writeFileSync(verifiedFile, verifiedStamp(number) ?? '', {mode: 0o600});
+  };
+
+  /** A file that was in the way of an incoming one left a tree conflict behind; once it is moved away there is nothing of the user's in it. */
+  const dropGoneObstacles = async (status: SvnStatus, signal: AbortSignal): Promise<SvnStatus> => {
+    const gone = status.treeConflicted.filter(path => lstatIfThere(join(workingCopy, path)) === undefined);
+    if (gone.length === 0) return status;
+    await svn.stubborn('revert', ['-q', '--', ...gone.map(path => `${join(workingCopy, path)}@`)], {signal});
+    return localStatus(signal);
+  };
+
+  /** Changes when anything but us touched svn's records since: then a file set to "not present" is not to be ruled out. */
+  const verifiedStamp = (number: number): string | undefined => {
+    const stat = statSync(join(workingCopy, '.svn', 'wc.db'), {bigint: true, throwIfNoEntry: false});
+    return stat === undefined ? undefined : `${number} ${stat.ino} ${stat.size} ${stat.mtimeNs} ${stat.ctimeNs}\n`;
+  };
+  const readVerified = (): string | undefined => {
+    try {
+      return readFileSync(verifiedFile, 'utf8');
+    } catch {
+      return undefined;
+    }
+  };
+
+  const exportTo: WorkingCopy['exportTo'] = async (dir, revision, signal) => {
+    const [, info] = await Promise.all([
+      svn.stubborn('export', ['-q', '--ignore-externals', '--force', '-r', 'BASE', '--', `${workingCopy}@`, `${dir}@`], {signal}),
+      localInfo(signal),
+    ]);
+    rememberTree(revision, info);
+  };
+
+  const changedPaths: WorkingCopy['changedPaths'] = async (from, to, signal) => {
+    const info = await localInfo(signal);
+    // A number says nothing about the place: after a switch of the copy r41 is another tree.
+    const known = readTrees()[from] === treeOf(info);
+    rememberTree(to, info);
+    if (!known) return undefined;
+    if (from === to) return [];
+    const [old, now] = [parseRevision(from), parseRevision(to)];
+    const result = await svn.stubborn('diff', [
+      '--summarize', '--xml', `--old=${info.url}@${old}`, `--new=${info.url}@${revisionsWithTree.get(now) ?? now}`,
+    ], {signal, network: true, expected: NOT_THERE});
+    if (!result.ok) return undefined;
+    return pathsOf(result.stdout, info.url, workingCopy);
+  };
+
+  const readTrees = (): Record<string, string> => {
+    try {
+      const trees: unknown = JSON.parse(readFileSync(treesFile, 'utf8'));
+      return typeof trees === 'object' && trees !== null ? Object.fromEntries(Object.entries(trees).map(([key, value]) => [key, String(value)])) : {};
+    } catch {
+      return {}; // Not there, or torn by a power cut: then the next release is exported whole.
+    }
+  };
+  const rememberTree = (revision: string, info: Info): void => {
+    const {[revision]: known, ...others} = readTrees();
+    if (known === treeOf(info)) return;
+    const entries = [...Object.entries(others).slice(1 - REMEMBERED_TREES), [revision, treeOf(info)]];
+    writeFileSync(treesFile, JSON.stringify(Object.fromEntries(entries)), {mode: 0o600});
+  };
+
+  return {vcs: 'svn', resolve, update, exportTo, changedPaths};
+}
+
+function treeOf(info: Info): string {
+  return `${info.uuid} ${info.url}`;
+}
+
+function isWorkingCopy(path: string): boolean {
+  return existsSync(join(path, '.svn'));
+}
+
+/** `r41` or `41`. Errors: USAGE. */
+function parseRevision(text: string): number {
+  const digits = /^r?(\d{1,10})$/.exec(text)?.[1];
+  if (digits === undefined) {
+    throw new DeployError('USAGE', `"${shownText(text)}" is not a revision; expected a number like 41 or r41.`, {hint: 'Subversion\'s revisions are numbers; see `svn log`.'});
+  }
+  return Number(digits);
+}
+
+function parseInfo(xml: string): Info {
+  const entry = childOf(parseSvnXml(xml), 'entry');
+  const url = childOf(entry, 'url')?.text;
+  const uuid = childOf(childOf(entry, 'repository'), 'uuid')?.text;
+  const revision = Number(entry?.attributes['revision']);
+  const lastChanged = Number(childOf(entry, 'commit')?.attributes['revision']);
+  if (url === undefined || uuid === undefined || !Number.isInteger(revision) || !Number.isInteger(lastChanged)) {
+    throw new DeployError('UPDATE_FAILED', '`svn info` did not tell URL and revision.', {hint: 'See that `svn info --xml` works for the working copy and for source.url.'});
+  }
+  return {url, uuid, revision, lastChanged};
+}
+
+/** A path on this machine as svn wants it. */
+function asUrl(url: string): string {
+  return (url.startsWith('/') ? pathToFileURL(url).href : url).replace(/(?<!\/)\/+$/, '');
+}
+
+function sameUrl(a: string, b: string): boolean {
+  const canonical = (url: string) => {
+    try {
+      return decodeURIComponent(url).replace(/^([a-z+]+:\/\/)(?:[^/@]*@)?([^/]*)/i, (_, scheme: string, host: string) => (scheme + host).toLowerCase()).replace(/\/+$/, '');
+    } catch {
+      return url;
+    }
+  };
+  return canonical(a) === canonical(b);
+}
+
+function refuseOtherUrl(info: Info, configuredUrl: string | undefined, workingCopy: string): void {
+  if (configuredUrl === undefined || sameUrl(info.url, configuredUrl)) return;
+  throw new DeployError('UPDATE_FAILED', `The working copy ${workingCopy} is of ${shownText(info.url)}, but source.url is ${shownText(configuredUrl)}.`, {
+    hint: `Either \`svn switch ${shownText(configuredUrl)} ${workingCopy}\` (\`svn relocate\` when the same repository moved), or mend source.url.`,
+  });
+}
+
+function refuseSparseOrSwitched(version: string, status: SvnStatus, workingCopy: string): void {
+  if (status.switched.length > 0) {
+    throw new DeployError('UPDATE_FAILED', `Parts of the working copy ${workingCopy} are switched to another URL: ${namedFiles(status.switched)}.`, {
+      hint: 'Switch them back: `svn switch ^/PATH PART`, with the path they had.',
+    });
+  }
+  if (/P/.test(version) && status.unfinished.length === 0) {
+    throw new DeployError('UPDATE_FAILED', `The working copy ${workingCopy} is sparse ("${version}"): some directories are left out.`, {
+      hint: `Fetch the rest with \`svn update --set-depth infinity ${workingCopy}\`.`,
+    });
+  }
+}
+
+function refuseEdits(status: SvnStatus, workingCopy: string): void {
+  if (status.conflicted.length > 0) {
+    throw new DeployError('UPDATE_FAILED', `Conflicts in ${workingCopy}: ${namedFiles(status.conflicted)}.`, {
+      hint: 'Look with `svn status`, settle each with `svn resolve FILE` or give it up with `svn revert FILE`, then deploy again.',
+    });
+  }
+  if (status.obstructed.length > 0) {
+    throw new DeployError('UPDATE_FAILED', `Something else stands where versioned files belong in ${workingCopy}: ${namedFiles(status.obstructed)}. It is untouched.`, {
+      hint: 'Move it away, then deploy again.',
+    });
+  }
+  if (status.edited.length > 0) {
+    throw new DeployError('UPDATE_FAILED', `Local edits in ${workingCopy}: ${namedFiles(status.edited)}. They are untouched.`, {
+      hint: 'Look with `svn diff`; commit them, or give them up with `svn revert FILE`; then deploy again.',
+    });
+  }
+}
+
+function isClean(status: SvnStatus): boolean {
+  return [status.edited, status.conflicted, status.obstructed, status.missing, status.switched, status.unfinished].every(list => list.length === 0);
+}
+
+function nothingToDeployFrom(workingCopy: string): DeployError {
+  return new DeployError('UPDATE_FAILED', `${workingCopy} is not a working copy, and source.url is not set.`, {
+    hint: 'Set source.url, then the first deploy checks it out; or check it out yourself.',
+  });
+}
+
+function refuseForeignDirectory(workingCopy: string): void {
+  let entries: string[];
+  try {
+    entries = readdirSync(workingCopy);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return;
+    throw new DeployError('UPDATE_FAILED', `source.working_copy ${workingCopy} is not a directory.`, {hint: 'Move it away, or name another place.', cause: error});
+  }
+  if (entries.length === 0) return;
+  throw new DeployError('UPDATE_FAILED', `source.working_copy ${workingCopy} holds files but is not a Subversion working copy. It is untouched.`, {
+    hint: 'Move it away, or name another place in source.working_copy.',
+  });
+}
+
+/**
+ * The paths of `svn diff --summarize --xml` of two URLs; undefined when the working copy does not show each as it is in the
+ * new tree: an unversioned file under a deleted name must not pass for the versioned one.
+ */
+function pathsOf(xml: string, url: string, workingCopy: string): string[] | undefined {
+  const present = new Map<string, 'file' | 'dir' | undefined>();
+  for (const item of childOf(parseSvnXml(xml), 'paths')?.children ?? []) {
+    const path = relative(decodeURIComponent(url), decodeURIComponent(item.text));
+    const kind = item.attributes['kind'] === 'dir' ? 'dir' : 'file';
+    const is = item.attributes['item'];
+    // Properties of a directory are nothing that an export shows.
+    if (path === '' || (kind === 'dir' && is === 'none')) continue;
+    if (is === 'deleted') {
+      if (!present.has(path)) present.set(path, undefined);
+    } else {
+      present.set(path, kind);
+    }
+  }
+  for (const [path, kind] of present) {
+    const stat = lstatIfThere(join(workingCopy, path));
+    const shows = stat === undefined ? undefined : stat.isDirectory() ? 'dir' : 'file';
+    if (shows !== kind) return undefined;
+  }
+  return [...present.keys()];
+}
