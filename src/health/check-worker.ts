@@ -1,0 +1,126 @@
+import {request} from 'node:http';
+import {connect} from 'node:net';
+import type {CheckConfig, Config, HttpCheck} from '../config/config.ts';
+import type {Release} from '../deploy/deployment.ts';
+import {findAccount} from '../support/accounts.ts';
+import {asUser} from '../support/as-user.ts';
+import {runCommand} from '../support/run-command.ts';
+import {SYSTEM_PATH, fillIn} from '../workers/worker-environment.ts';
+
+export type CheckResult =
+  | {readonly good: true}
+  /** `listens` is false while nothing accepts connections on the port. */
+  | {readonly good: false; readonly saw: string; readonly listens: boolean};
+
+/** No more of a body is read than a regular expression can be expected to look at. */
+const MAX_BODY_BYTES = 256 * 1024;
+const SHOWN_BODY_CHARACTERS = 200;
+
+/** Checks one worker once, within `check.timeout`. Errors: the signal's reason when aborted. */
+export async function checkWorker(config: Config, release: Release, port: number, signal: AbortSignal): Promise<CheckResult> {
+  signal.throwIfAborted();
+  const {check} = config;
+  switch (check.kind) {
+    case 'http': return checkHttp(check, config.workers.host, port, signal);
+    case 'tcp': return checkTcp(check.timeoutMs, config.workers.host, port, signal);
+    case 'command': return checkByCommand(check, config, release, port, signal);
+  }
+}
+
+/** A command line that repeats the check by hand. */
+export function repeatCheck(check: CheckConfig, host: string, port: number): string {
+  switch (check.kind) {
+    case 'http': {
+      const headers = Object.entries({...(check.host === undefined ? {} : {Host: check.host}), ...check.headers});
+      return ['curl', '-i', ...headers.flatMap(([name, value]) => ['-H', quote(`${name}: ${value}`)]), quote(`http://${inUrl(host)}:${port}${check.path}`)].join(' ');
+    }
+    case 'tcp': return `nc -vz ${host} ${port}`;
+    case 'command': return `PORT=${port} ${check.command.map(quote).join(' ')}`;
+  }
+}
+
+function checkHttp(check: HttpCheck, host: string, port: number, signal: AbortSignal): Promise<CheckResult> {
+  return new Promise((resolve, reject) => {
+    const deadline = AbortSignal.any([signal, AbortSignal.timeout(check.timeoutMs)]);
+    const fail = (error: Error & {code?: string}) => {
+      if (signal.aborted) reject(signal.reason as Error);
+      else if (deadline.aborted) resolve({good: false, saw: `no complete answer within ${check.timeoutMs} ms`, listens: true});
+      else resolve({good: false, saw: error.code === 'ECONNREFUSED' ? 'nothing listens (connection refused)' : error.message, listens: error.code !== 'ECONNREFUSED'});
+    };
+    const outgoing = request({
+      host, port, path: check.path, agent: false, signal: deadline,
+      headers: {...(check.host === undefined ? {} : {Host: check.host}), 'User-Agent': 'osyw-deploy', ...check.headers, Connection: 'close'},
+    });
+    outgoing.on('error', fail);
+    outgoing.on('response', answer => {
+      const chunks: Buffer[] = [];
+      let size = 0;
+      const judge = () => {
+        const body = Buffer.concat(chunks).toString('utf8');
+        const status = answer.statusCode ?? 0;
+        if (!check.status.includes(status)) resolve({good: false, saw: `status ${status}, expected ${check.status.join(' or ')}${shown(body)}`, listens: true});
+        else if (check.body !== undefined && !new RegExp(check.body).test(body)) resolve({good: false, saw: `status ${status}, but the body does not match /${check.body}/${shown(body)}`, listens: true});
+        else resolve({good: true});
+      };
+      answer.on('data', (chunk: Buffer) => {
+        chunks.push(chunk);
+        size += chunk.length;
+        if (size > MAX_BODY_BYTES) {
+          judge();
+          outgoing.destroy();
+        }
+      });
+      answer.on('end', judge);
+      answer.on('error', fail);
+    });
+    outgoing.end();
+  });
+}
+
+function checkTcp(timeoutMs: number, host: string, port: number, signal: AbortSignal): Promise<CheckResult> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({host, port});
+    const end = (result: CheckResult) => {
+      signal.removeEventListener('abort', abort);
+      socket.destroy();
+      resolve(result);
+    };
+    const abort = () => {
+      socket.destroy();
+      reject(signal.reason as Error);
+    };
+    signal.addEventListener('abort', abort, {once: true});
+    socket.setTimeout(timeoutMs, () => end({good: false, saw: `no connection within ${timeoutMs} ms`, listens: true}));
+    socket.once('connect', () => end({good: true}));
+    socket.once('error', (error: Error & {code?: string}) => end({good: false, saw: error.code === 'ECONNREFUSED' ? 'nothing listens (connection refused)' : error.message, listens: error.code !== 'ECONNREFUSED'}));
+  });
+}
+
+async function checkByCommand(check: Extract<CheckConfig, {kind: 'command'}>, config: Config, release: Release, port: number, signal: AbortSignal): Promise<CheckResult> {
+  const account = config.workers.user === undefined ? undefined : findAccount(config.workers.user);
+  const [file = '', ...args] = check.command.map(word => fillIn(word, {port, release: release.id, revision: release.revision}));
+  const result = await runCommand(asUser({file, args}, account), {
+    cwd: release.dir,
+    env: {PATH: SYSTEM_PATH, HOME: account?.home ?? '/', LANG: 'C.UTF-8', PORT: String(port), OSYW_RELEASE: release.id, OSYW_REVISION: release.revision},
+    timeoutMs: check.timeoutMs,
+    signal,
+  });
+  if (result.exitCode === 0) return {good: true};
+  const how = result.timedOut ? `did not end within ${check.timeoutMs} ms`
+    : result.spawnError !== undefined ? `cannot be run: ${result.spawnError}`
+    : result.exitCode === undefined ? `was ended by ${result.endedBy ?? 'a signal'}` : `exited with ${result.exitCode}`;
+  return {good: false, saw: `${file} ${how}${shown(result.stderr || result.stdout)}`, listens: true};
+}
+
+function shown(body: string): string {
+  const text = body.slice(0, SHOWN_BODY_CHARACTERS);
+  return text === '' ? '' : `: ${JSON.stringify(text)}${body.length > text.length ? '…' : ''}`;
+}
+
+function inUrl(host: string): string {
+  return host.includes(':') ? `[${host}]` : host;
+}
+
+function quote(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll(`'`, `'\\''`)}'`;
+}

@@ -1,0 +1,122 @@
+import {spawn} from 'node:child_process';
+import {randomBytes} from 'node:crypto';
+import {closeSync, unlinkSync} from 'node:fs';
+import type {Config} from '../config/config.ts';
+import type {ProcessIdentity, Release, Worker} from '../deploy/deployment.ts';
+import {DeployError, errnoOf} from '../errors.ts';
+import {ignoreMissing, readRegularFile} from '../state/atomic-file.ts';
+import {findAccount} from '../support/accounts.ts';
+import {asUser} from '../support/as-user.ts';
+import {bootId, hasEnvironmentLine, isAlive, processStat} from './process-identity.ts';
+import {fillIn, workerEnvironment} from './worker-environment.ts';
+import {openWorkerLog} from './worker-log.ts';
+import {WORKER_MARK, markedProcesses} from './worker-tree.ts';
+
+export interface WorkerPlan {
+  readonly slot: number;
+  readonly port: number;
+  readonly id: string;
+}
+
+export type WorkerLife =
+  | {readonly kind: 'starting'}
+  | {readonly kind: 'running'; readonly process: ProcessIdentity}
+  | {readonly kind: 'ended'; readonly how: string};
+
+/** A worker that we started in this run of the deployer; it lives on without us. */
+export interface LaunchedWorker extends WorkerPlan {
+  readonly logFile: string;
+  readonly logOffset: number;
+  /** How it stands at this instant. */
+  life(): WorkerLife;
+  /** As it is recorded; `process` is what we started, until the daemon it became is known. */
+  worker(): Worker;
+  /** The one listener that is called when the started process ends; never when it has ended already. */
+  onEnd(listener: () => void): void;
+}
+
+/** A fresh mark for a worker: nobody else can know it, so whoever carries it is ours. */
+export function newWorkerId(app: string, deploy: string, slot: number): string {
+  return `${app}/${deploy}/${slot}/${randomBytes(6).toString('hex')}`;
+}
+
+/** How long after its launcher's end a daemon may stay out of sight: it has no mark when it overwrote its environment. */
+const DAEMON_OUT_OF_SIGHT_MS = 2000;
+
+/**
+ * Starts one worker, detached for good: a session of its own, output by descriptor, nothing inherited but 0, 1 and 2.
+ * Errors: START_FAILED when it cannot be started.
+ */
+export async function launchWorker(config: Config, release: Release, plan: WorkerPlan): Promise<LaunchedWorker> {
+  const {workers} = config;
+  const account = workers.user === undefined ? undefined : findAccount(workers.user);
+  const values = {port: plan.port, release: release.id, revision: release.revision};
+  const pidFile = workers.pidFile === undefined ? undefined : fillIn(workers.pidFile, values);
+  // A pid file of an earlier worker on this port would name a process of the past.
+  if (pidFile !== undefined) ignoreMissing(() => unlinkSync(pidFile));
+  const [file = '', ...args] = workers.command.map(word => fillIn(word, values));
+  const command = asUser({file, args}, account);
+  const log = openWorkerLog(fillIn(workers.log, values), account);
+  const startedAt = new Date().toISOString();
+  const child = spawn(command.file, command.args, {
+    cwd: release.dir,
+    env: workerEnvironment(config, values, plan.id, account),
+    detached: true,
+    stdio: ['ignore', log.fd, log.fd],
+  });
+  closeSync(log.fd);
+  if (child.pid === undefined) {
+    const error = await new Promise<Error>(resolve => child.once('error', resolve));
+    throw new DeployError('START_FAILED', `worker on port ${plan.port}: cannot run ${file}: ${errnoOf(error) ?? error.message}`,
+      {hint: `Is \`workers.command\` right? It runs in ${release.dir}.`, cause: error});
+  }
+  child.unref();
+  const launcher: ProcessIdentity = {pid: child.pid, startTime: processStat(child.pid)?.startTime ?? 0, bootId: bootId()};
+
+  let ended: {code: number | null; signal: string | null; at: number} | undefined;
+  let onEnd: (() => void) | undefined;
+  child.once('exit', (code, signal) => {
+    ended = {code, signal, at: performance.now()};
+    onEnd?.();
+  });
+
+  let daemon: ProcessIdentity | undefined;
+  const findDaemon = (): ProcessIdentity | undefined => {
+    if (pidFile === undefined) return undefined;
+    const pid = Number(readRegularFile(pidFile)?.toString('latin1').trim());
+    if (!Number.isSafeInteger(pid) || pid <= 1 || pid === process.pid) return undefined;
+    const stat = processStat(pid);
+    // The pid file is a hint: only a process that began after our launcher can be the one that it became.
+    if (stat === undefined || stat.startTime < launcher.startTime) return undefined;
+    return {pid, startTime: stat.startTime, bootId: bootId()};
+  };
+
+  const life = (): WorkerLife => {
+    if (ended === undefined) return {kind: 'running', process: launcher};
+    if (ended.signal !== null) return {kind: 'ended', how: `was ended by ${ended.signal}`};
+    if (ended.code !== 0 || pidFile === undefined) {
+      const remedy = ended.code === 0 ? ' (an application that turns itself into a daemon needs `workers.pid_file`)' : '';
+      return {kind: 'ended', how: `exited with ${ended.code}${remedy}`};
+    }
+    daemon ??= findDaemon();
+    if (daemon !== undefined) return isAlive(daemon) ? {kind: 'running', process: daemon} : {kind: 'ended', how: 'became a daemon that ended'};
+    if (markedProcesses(plan.id).length > 0 || performance.now() - ended.at < DAEMON_OUT_OF_SIGHT_MS) return {kind: 'starting'};
+    return {kind: 'ended', how: `exited with 0 and left no process and no pid file ${pidFile}`};
+  };
+
+  return {
+    ...plan,
+    logFile: log.path,
+    logOffset: log.offset,
+    life,
+    worker: () => ({slot: plan.slot, port: plan.port, id: plan.id, process: daemon ?? launcher, startedAt}),
+    onEnd: listener => {
+      if (ended === undefined) onEnd = listener;
+    },
+  };
+}
+
+/** Whether a recorded worker's process is beyond doubt ours: it carries the mark, or it is the very one we started. */
+export function carriesMark(worker: Worker): boolean {
+  return hasEnvironmentLine(worker.process.pid, `${WORKER_MARK}=${worker.id}`);
+}

@@ -1,0 +1,108 @@
+import {readFileSync, readdirSync, readlinkSync} from 'node:fs';
+import {errnoOf} from '../errors.ts';
+import type {ProcessIdentity} from '../deploy/deployment.ts';
+
+/** What /proc/PID/stat says, as far as it is used here. */
+export interface ProcessStat {
+  readonly pid: number;
+  /** `R S D Z T …`; Z and X are dead, whatever `kill(pid, 0)` says. */
+  readonly state: string;
+  readonly ppid: number;
+  readonly session: number;
+  readonly startTime: number;
+}
+
+let knownBootId: string | undefined;
+
+/** Names this boot of the machine. Source: /proc/sys/kernel/random/boot_id. */
+export function bootId(): string {
+  knownBootId ??= readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  return knownBootId;
+}
+
+/** Undefined when there is no such process. Source: proc(5), fields counted after the last `)` of the command name. */
+export function processStat(pid: number): ProcessStat | undefined {
+  const text = readProcFile(`/proc/${pid}/stat`)?.toString('latin1');
+  if (text === undefined) return undefined;
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return {pid, state: fields[0] ?? 'X', ppid: Number(fields[1]), session: Number(fields[3]), startTime: Number(fields[19])};
+}
+
+/** The identity of a living process; undefined when there is none of that pid, or a zombie. */
+export function identify(pid: number): ProcessIdentity | undefined {
+  const stat = processStat(pid);
+  return stat === undefined || isDead(stat) ? undefined : {pid, startTime: stat.startTime, bootId: bootId()};
+}
+
+/** Whether this very process lives: same boot, same start, not a zombie. */
+export function isAlive(identity: ProcessIdentity): boolean {
+  if (identity.bootId !== bootId()) return false;
+  const stat = processStat(identity.pid);
+  return stat !== undefined && !isDead(stat) && stat.startTime === identity.startTime;
+}
+
+export function isDead(stat: ProcessStat): boolean {
+  return stat.state === 'Z' || stat.state === 'X' || stat.state === 'x';
+}
+
+/**
+ * Sends a signal to this very process and to no other; false when it is gone.
+ * Errors: EPERM when it is not ours to signal.
+ */
+export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals): boolean {
+  if (identity.pid <= 1 || identity.pid === process.pid || identity.pid === process.ppid) return false;
+  if (!isAlive(identity)) return false;
+  try {
+    process.kill(identity.pid, signal);
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === 'ESRCH') return false;
+    throw error;
+  }
+}
+
+export function allPids(): number[] {
+  return readdirSync('/proc').filter(name => name >= '1' && name <= ':').map(Number);
+}
+
+/** The words of the command line; empty for a kernel thread, a zombie, or none. */
+export function commandLine(pid: number): string[] {
+  const bytes = readProcFile(`/proc/${pid}/cmdline`);
+  if (bytes === undefined || bytes.length === 0) return [];
+  return bytes.toString('utf8').replace(/\0+$/, '').split('\0');
+}
+
+/** Direct children. Source: proc(5), task/TID/children; may miss one while siblings exit. */
+export function childrenOf(pid: number): number[] {
+  const text = readProcFile(`/proc/${pid}/task/${pid}/children`)?.toString('latin1') ?? '';
+  return text.split(' ').filter(word => word !== '').map(Number);
+}
+
+/** Whether `line` (`NAME=value`) stands in the environment that the process was started with. */
+export function hasEnvironmentLine(pid: number, line: string): boolean {
+  const environ = readProcFile(`/proc/${pid}/environ`);
+  if (environ === undefined) return false;
+  return environ.length > 0 && `\0${environ.toString('latin1')}\0`.includes(`\0${line}\0`);
+}
+
+/** A file of /proc; undefined when the process is gone or is not ours to read. */
+export function readProcFile(path: string): Buffer | undefined {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    const code = errnoOf(error);
+    if (code === 'ENOENT' || code === 'ESRCH' || code === 'EACCES' || code === 'EPERM') return undefined;
+    throw error;
+  }
+}
+
+/** Where a link of /proc leads; undefined when the process is gone or is not ours to read. */
+export function readProcLink(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch (error) {
+    const code = errnoOf(error);
+    if (code === 'ENOENT' || code === 'ESRCH' || code === 'EACCES' || code === 'EPERM') return undefined;
+    throw error;
+  }
+}

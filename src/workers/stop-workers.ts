@@ -1,0 +1,49 @@
+import {setTimeout as delay} from 'node:timers/promises';
+import type {ProcessIdentity} from '../deploy/deployment.ts';
+import {isAlive, signalProcess} from './process-identity.ts';
+import {workerTree} from './worker-tree.ts';
+
+/** A worker as far as it is known: before its process is on record, by its mark alone. */
+export interface StoppableWorker {
+  readonly id: string;
+  readonly port: number;
+  readonly process: ProcessIdentity | undefined;
+}
+
+export interface StopResult {
+  readonly port: number;
+  readonly pid: number | undefined;
+  /** `gone`: there was nothing; `stopped`: it ended on the signal; `killed`: something had to be killed; `undead`: it will not die. */
+  readonly end: 'gone' | 'stopped' | 'killed' | 'undead';
+  readonly left: readonly number[];
+}
+
+const POLL_MS = 10;
+/** A process that does not die of SIGKILL in this time is stuck in the kernel. */
+const KILL_TIMEOUT_MS = 5000;
+
+/**
+ * Stops one worker with all that belongs to it: the signal to its main process, the grace, then SIGKILL to whatever is left.
+ * May run twice. No process is signalled that does not carry the worker's mark or descend from its recorded process.
+ */
+export async function stopWorker(worker: StoppableWorker, stop: {signal: NodeJS.Signals; timeoutMs: number}): Promise<StopResult> {
+  const result = {port: worker.port, pid: worker.process?.pid};
+  let tree = workerTree(worker);
+  if (tree.length === 0) return {...result, end: 'gone', left: []};
+  const main = worker.process !== undefined && isAlive(worker.process) ? [worker.process] : tree;
+  for (const identity of main) signalProcess(identity, stop.signal);
+  await untilGone(main, stop.timeoutMs);
+
+  // What the main process started may have joined since, or been handed to init: look again, by the mark.
+  tree = [...tree, ...workerTree(worker)].filter(isAlive);
+  if (tree.length === 0) return {...result, end: 'stopped', left: []};
+  for (const identity of tree) signalProcess(identity, 'SIGKILL');
+  await untilGone(tree, KILL_TIMEOUT_MS);
+  const left = tree.filter(isAlive).map(({pid}) => pid);
+  return {...result, end: left.length === 0 ? 'killed' : 'undead', left};
+}
+
+async function untilGone(identities: readonly ProcessIdentity[], timeoutMs: number): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  while (identities.some(isAlive) && performance.now() < deadline) await delay(POLL_MS);
+}

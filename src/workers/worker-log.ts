@@ -1,0 +1,52 @@
+import {closeSync, constants, fchownSync, fstatSync, mkdirSync, openSync, readSync} from 'node:fs';
+import {dirname} from 'node:path';
+import {DeployError, messageOf} from '../errors.ts';
+
+/** A descriptor that a worker's output is appended to, and how long the file was before. */
+export interface WorkerLog {
+  readonly fd: number;
+  readonly path: string;
+  readonly offset: number;
+}
+
+/**
+ * Opens a worker's log for appending; made with its directory when missing, for the worker's account to read.
+ * A link or anything but a plain file is refused: the directory may belong to the worker's account, and we may be root.
+ */
+export function openWorkerLog(path: string, owner: {uid: number; gid: number} | undefined): WorkerLog {
+  try {
+    mkdirSync(dirname(path), {recursive: true, mode: 0o755});
+    const flags = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY;
+    const fd = openSync(path, flags, 0o640);
+    const stat = fstatSync(fd);
+    if (!stat.isFile() || stat.nlink !== 1) {
+      closeSync(fd);
+      throw new Error('it is not a plain file');
+    }
+    if (owner !== undefined && stat.size === 0 && stat.uid !== owner.uid && process.getuid?.() === 0) fchownSync(fd, owner.uid, owner.gid);
+    return {fd, path, offset: stat.size};
+  } catch (error) {
+    throw new DeployError('START_FAILED', `cannot write the worker's log ${path}: ${messageOf(error)}`, {hint: 'Mend `workers.log` or the rights of its directory.', cause: error});
+  }
+}
+
+const TAIL_BYTES = 16 * 1024;
+
+/** The last lines of a file behind `offset`, e.g. what one worker wrote to a log that others wrote to before it. */
+export function lastLines(path: string, offset: number, count: number): string[] {
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch {
+    return []; // A log that is gone or unreadable has nothing to show; the failure being told is another one.
+  }
+  try {
+    const {size} = fstatSync(fd);
+    const from = Math.max(size < offset ? 0 : offset, size - TAIL_BYTES);
+    const buffer = Buffer.alloc(Math.max(0, size - from));
+    const n = readSync(fd, buffer, 0, buffer.length, from);
+    return buffer.toString('utf8', 0, n).split('\n').filter(line => line.trim() !== '').slice(-count);
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,38 @@
+import type {ProcessIdentity} from '../deploy/deployment.ts';
+import {allPids, childrenOf, hasEnvironmentLine, identify, isAlive} from './process-identity.ts';
+
+/** The variable that marks every process of a worker, however far it moved from its parent. */
+export const WORKER_MARK = 'OSYW_WORKER_ID';
+
+/** All living processes that carry the mark of this worker. One pass over /proc. */
+export function markedProcesses(id: string): ProcessIdentity[] {
+  const line = `${WORKER_MARK}=${id}`;
+  return allPids().filter(pid => hasEnvironmentLine(pid, line)).flatMap(pid => identify(pid) ?? []);
+}
+
+/** A process and all that descend from it, as far as they are still its children's children. */
+export function descendants(root: ProcessIdentity): ProcessIdentity[] {
+  if (!isAlive(root)) return [];
+  const found = [root];
+  for (let i = 0; i < found.length; i++) {
+    const parent = found[i];
+    if (parent === undefined) break;
+    for (const pid of childrenOf(parent.pid)) {
+      const child = identify(pid);
+      if (child !== undefined && !found.some(known => known.pid === child.pid)) found.push(child);
+    }
+  }
+  return found;
+}
+
+/** Everything that belongs to a worker: its descendants, and what carries its mark after a double fork. */
+export function workerTree(worker: {id: string; process: ProcessIdentity | undefined}): ProcessIdentity[] {
+  const tree = markedProcesses(worker.id);
+  const roots = worker.process === undefined ? tree : [worker.process, ...tree];
+  for (const root of roots) {
+    for (const member of descendants(root)) {
+      if (!tree.some(known => known.pid === member.pid)) tree.push(member);
+    }
+  }
+  return tree;
+}
