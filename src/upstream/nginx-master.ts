@@ -1,0 +1,155 @@
+import {realpathSync} from 'node:fs';
+import {isAbsolute, join} from 'node:path';
+import type {NginxConfig} from '../config/config.ts';
+import type {ProcessIdentity} from '../deploy/deployment.ts';
+import {DeployError} from '../errors.ts';
+import type {Command} from '../support/run-command.ts';
+import {runCommand} from '../support/run-command.ts';
+import {allPids, childrenOf, commandLine, identify, isDead, processStat, readProcFile, readProcLink} from '../workers/process-identity.ts';
+
+/** The running nginx that the configuration means, proved through /proc; its pid file is not asked. */
+export interface NginxMaster {
+  readonly process: ProcessIdentity;
+  readonly binary: string;
+  /** As the master was started: `-c`, `-p`, `-g`, `-e` with their values. */
+  readonly args: readonly string[];
+}
+
+export interface NginxChild {
+  readonly process: ProcessIdentity;
+  /** `untitled` is a fork that still shows the master's title; `other` a cache manager or the like. */
+  readonly title: 'worker' | 'shutting down' | 'untitled' | 'other';
+}
+
+const MASTER_TITLE = 'nginx: master process ';
+
+/**
+ * Finds the master by its title, binary and main file.
+ * Errors: SWITCH_REFUSED when none runs, or when several would fit.
+ */
+export async function findMaster(nginx: NginxConfig): Promise<NginxMaster> {
+  const binary = realPath(nginx.binary);
+  const masters = allPids().flatMap(pid => masterAt(pid) ?? []).filter(master => master.binary === undefined || realPath(master.binary) === binary);
+  const wanted = await mainFile(nginx);
+  const fitting: NginxMaster[] = [];
+  for (const master of masters) {
+    if (wanted === undefined || realPath(await mainFileOf(master.args, nginx)) === realPath(wanted)) {
+      fitting.push({process: master.process, binary: master.binary ?? nginx.binary, args: master.args});
+    }
+  }
+  const [found, second] = fitting;
+  const which = `${nginx.binary}${wanted === undefined ? '' : ` -c ${wanted}`}`;
+  if (found === undefined) {
+    const others = masters.length === 0 ? '' : ` (running with another main file: ${masters.map(({process: {pid}, args}) => `pid ${pid} ${args.join(' ')}`).join('; ')})`;
+    throw new DeployError('SWITCH_REFUSED', `nginx is not running: no master process of ${which}${others}`,
+      {hint: 'Start nginx, or say in `nginx.binary`, `nginx.conf` and `nginx.prefix` which one is meant.'});
+  }
+  if (second !== undefined) {
+    throw new DeployError('SWITCH_REFUSED', `several nginx masters run as ${which}: pids ${fitting.map(({process: {pid}}) => pid).join(', ')}`,
+      {hint: 'Say in `nginx.conf` which main file is meant.'});
+  }
+  return found;
+}
+
+/** The children of the master that live now. Those that end at this moment may or may not be among them. */
+export function nginxChildren(master: NginxMaster): NginxChild[] {
+  return childrenOf(master.process.pid).flatMap(pid => {
+    const child = identify(pid);
+    const title = titleOf(pid);
+    return child === undefined || title === undefined ? [] : [{process: child, title}];
+  });
+}
+
+/** Undefined for a process that is gone or has an empty command line, as a zombie has. */
+export function titleOf(pid: number): NginxChild['title'] | undefined {
+  const [line] = commandLine(pid);
+  if (line === undefined) return undefined;
+  if (line === 'nginx: worker process') return 'worker';
+  if (line === 'nginx: worker process is shutting down') return 'shutting down';
+  return line.startsWith('nginx: master process') ? 'untitled' : 'other';
+}
+
+/** A test of the whole configuration as the running master would read it; `-T` also prints every file that it reads. */
+export function testCommand(master: NginxMaster, nginx: NginxConfig): Command {
+  return {file: master.binary, args: ['-T', '-q', ...(master.args.length === 0 ? mainArgs(nginx) : master.args)]};
+}
+
+function mainArgs(nginx: NginxConfig): string[] {
+  return [...(nginx.conf === undefined ? [] : ['-c', nginx.conf]), ...(nginx.prefix === undefined ? [] : ['-p', nginx.prefix])];
+}
+
+function masterAt(pid: number): {process: ProcessIdentity; binary: string | undefined; args: string[]} | undefined {
+  const [title] = commandLine(pid);
+  if (title === undefined || !title.startsWith(MASTER_TITLE)) return undefined;
+  const stat = processStat(pid);
+  const self = identify(pid);
+  if (stat === undefined || isDead(stat) || self === undefined) return undefined;
+  // A fork that has no title yet looks like a master; its parent is one.
+  if ((commandLine(stat.ppid)[0] ?? '').startsWith(MASTER_TITLE)) return undefined;
+  return {
+    process: self,
+    // Undefined when we may not look; a binary that was replaced since the start shows as deleted.
+    binary: readProcLink(`/proc/${pid}/exe`)?.replace(/ \(deleted\)$/, ''),
+    args: parseTitle(title.slice(MASTER_TITLE.length)),
+  };
+}
+
+/** The title holds the arguments joined by blanks; only `-g` has blanks within. Source: ngx_process_cycle.c, ngx_setproctitle. */
+export function parseTitle(text: string): string[] {
+  const args: string[] = [];
+  const words = text.trim().split(' ').slice(1);
+  for (let i = 0; i < words.length; i++) {
+    const flag = words[i];
+    if (flag !== '-c' && flag !== '-p' && flag !== '-g' && flag !== '-e') continue;
+    const value: string[] = [];
+    while (i + 1 < words.length && (value.length === 0 || (flag === '-g' && !/^-[cpe]$/.test(words[i + 1] ?? '')))) value.push(words[++i] ?? '');
+    args.push(flag, value.join(' '));
+  }
+  return args;
+}
+
+/** The main file that the configuration means; undefined when it leaves that to the only nginx that runs. */
+async function mainFile(nginx: NginxConfig): Promise<string | undefined> {
+  if (nginx.conf === undefined && nginx.prefix === undefined) return undefined;
+  return mainFileOf(mainArgs(nginx), nginx);
+}
+
+async function mainFileOf(args: readonly string[], nginx: NginxConfig): Promise<string> {
+  const value = (flag: string) => args[args.indexOf(flag) + 1];
+  const conf = args.includes('-c') ? value('-c') : undefined;
+  if (conf !== undefined && isAbsolute(conf)) return conf;
+  const prefix = args.includes('-p') ? value('-p') : undefined;
+  const built = prefix !== undefined && conf !== undefined ? undefined : await builtWith(nginx.binary);
+  return join('/', prefix ?? built?.prefix ?? '/etc/nginx', conf ?? built?.conf ?? 'nginx.conf');
+}
+
+/** What the binary was built with. With a prefix of its own, a main file below the built-in prefix moves along. */
+async function builtWith(binary: string): Promise<{conf: string | undefined; prefix: string | undefined}> {
+  const {stderr} = await runCommand({file: binary, args: ['-V']}, {env: {LC_ALL: 'C.UTF-8'}, timeoutMs: 10_000});
+  const option = (name: string) => new RegExp(`--${name}=(\\S+)`).exec(stderr)?.[1];
+  return {conf: option('conf-path'), prefix: option('prefix')};
+}
+
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path; // Not there, or not ours to follow: it is then only equal to itself.
+  }
+}
+
+/** Whether a HUP is still waiting to be handled. World-readable. Source: proc(5), ShdPnd and SigPnd, bit 0 is SIGHUP. */
+export function hasPendingHup(master: NginxMaster): boolean {
+  const status = readProcFile(`/proc/${master.process.pid}/status`)?.toString('latin1') ?? '';
+  return [/^SigPnd:\s*([0-9a-f]+)/m, /^ShdPnd:\s*([0-9a-f]+)/m].some(pattern => (BigInt(`0x${pattern.exec(status)?.[1] ?? '0'}`) & 1n) === 1n);
+}
+
+/** rt_sigsuspend by architecture: the master waits for signals in it. Source: the kernel's syscall tables. */
+const SIGSUSPEND: Readonly<Record<string, string>> = {x64: '130', arm64: '133'};
+
+/** Whether the master waits for a signal; undefined when we may not see, or when it is between two system calls. */
+export function isIdle(master: NginxMaster): boolean | undefined {
+  const text = readProcFile(`/proc/${master.process.pid}/syscall`)?.toString('latin1');
+  const number = SIGSUSPEND[process.arch];
+  return text === undefined || number === undefined ? undefined : text.split(' ')[0] === number;
+}

@@ -1,0 +1,148 @@
+import type {Config} from '../config/config.ts';
+import type {ProcessIdentity} from '../deploy/deployment.ts';
+import {DeployError, messageOf} from '../errors.ts';
+import {runCommand} from '../support/run-command.ts';
+import {signalProcess} from '../workers/process-identity.ts';
+import {SYSTEM_PATH} from '../workers/worker-environment.ts';
+import {findMaster, nginxChildren, type NginxMaster} from './nginx-master.ts';
+import {beforeReload, observeReload, type BeforeReload, type ReloadVerdict} from './observe-reload.ts';
+import {HEADER, mayReplace, renderUpstream} from './render-upstream.ts';
+import {testAside, testInPlace} from './test-configuration.ts';
+import {followLinks, hashOf, makeLive, putBack, readUpstream, writeCandidate, type UpstreamBytes} from './upstream-file.ts';
+
+/** How long nginx may take to carry a reload out. It gives up a taken port after 2.5 s, and parsing may resolve names. */
+const RELOAD_TIMEOUT_MS = 15_000;
+const RELOAD_COMMAND_TIMEOUT_MS = 60_000;
+
+/** Durable before the first effect of a switch: with it the old file can be put back and the old nginx workers told from the new. */
+export interface SwitchIntent {
+  readonly file: string;
+  /** base64; null where there was no file. */
+  readonly oldBytes: string | null;
+  readonly oldHash: string | null;
+  readonly newHash: string | null;
+  readonly ports: readonly number[];
+  readonly master: ProcessIdentity;
+  /** nginx's workers that accepted before. */
+  readonly accepting: readonly ProcessIdentity[];
+}
+
+export interface SwitchSteps {
+  /** Called before the first effect. */
+  intend(intent: SwitchIntent): void;
+  /** Called before the reload is asked for. */
+  reloading(): void;
+}
+
+/** What is left of nginx after a switch: workers of before, which end when their connections do. */
+export interface Switched {
+  readonly oldNginxWorkers: readonly ProcessIdentity[];
+}
+
+/**
+ * Lets nginx use these ports, in this order. On return nginx uses them and no old nginx worker accepts any more.
+ * Errors: SWITCH_REFUSED, the old bytes are back and nginx uses them; STATE_UNCERTAIN, it cannot be told what nginx uses.
+ */
+export async function switchUpstream(config: Config, ports: readonly number[], steps: SwitchSteps): Promise<Switched> {
+  const text = Buffer.from(renderUpstream(config.nginx, config.app, config.workers.host, ports));
+  return replaceUpstream(config, text, ports, steps);
+}
+
+/** The same for given bytes, e.g. those of before a deploy; null removes the file. */
+export async function replaceUpstream(config: Config, bytes: UpstreamBytes, ports: readonly number[], steps: SwitchSteps): Promise<Switched> {
+  const {nginx} = config;
+  const master = await findMaster(nginx);
+  const file = followLinks(nginx.file);
+  const old = readUpstream(file);
+  if (old !== null && !mayReplace(old.toString('utf8'), nginx.upstream)) {
+    throw new DeployError('SWITCH_REFUSED', `${file} is not ours to write: it holds more than \`upstream ${nginx.upstream}\` and does not begin with "${HEADER}"`,
+      {hint: 'Move what else stands there to another file, or name a file of its own in `nginx.file`.'});
+  }
+  const before = beforeReload(master);
+  steps.intend({
+    file, ports, master: master.process, accepting: before.accepting,
+    oldBytes: old?.toString('base64') ?? null, oldHash: hashOf(old), newHash: hashOf(bytes),
+  });
+  let verdict: ReloadVerdict;
+  try {
+    await putInPlace(config, master, file, old, bytes);
+    steps.reloading();
+    verdict = await reload(config, master, before);
+  } catch (error) {
+    putBack(file, old);
+    throw error instanceof DeployError ? error : new DeployError('SWITCH_REFUSED', `cannot write ${file}: ${messageOf(error)}`, {cause: error});
+  }
+  if (verdict.kind === 'live') return {oldNginxWorkers: workersOf(master, before)};
+  putBack(file, old);
+  if (verdict.kind === 'failed') {
+    throw new DeployError('SWITCH_REFUSED', `nginx was told to reload and kept its old configuration, though \`nginx -t\` had passed${verdict.said}`,
+      {hint: "See nginx's error log: a taken `listen` port shows only there (\"still could not bind\"). The old upstream file is back."});
+  }
+  await settleUnclear(config, master, before, verdict);
+  throw new DeployError('SWITCH_REFUSED', `nginx did not take the new configuration within ${RELOAD_TIMEOUT_MS / 1000} s (master pid ${master.process.pid}, state ${verdict.masterState})`,
+    {hint: verdict.masterState === 'T' ? `The master is stopped; let it go on with \`kill -CONT ${master.process.pid}\`. The old upstream file is back.` : "See nginx's error log. The old upstream file is back."});
+}
+
+/** Makes sure that nginx uses what stands in the file now; for recovery, which cannot know what was loaded. */
+export async function reloadAsItStands(config: Config): Promise<Switched> {
+  const master = await findMaster(config.nginx);
+  await testInPlace(master, config.nginx, followLinks(config.nginx.file));
+  const before = beforeReload(master);
+  const verdict = await reload(config, master, before);
+  if (verdict.kind !== 'live') throw new DeployError('STATE_UNCERTAIN', `nginx (master pid ${master.process.pid}) did not reload: ${verdict.kind}`);
+  return {oldNginxWorkers: workersOf(master, before)};
+}
+
+async function putInPlace(config: Config, master: NginxMaster, file: string, old: UpstreamBytes, bytes: UpstreamBytes): Promise<void> {
+  if (bytes === null) {
+    putBack(file, null);
+    await testInPlace(master, config.nginx, file);
+    return;
+  }
+  const candidate = writeCandidate(file, bytes);
+  // Where the test cannot be had aside, the file is in place while it is tested. A reload by somebody else
+  // in that moment would load it: harmless, because its workers are healthy by now.
+  const tested = old !== null && await testAside(master, config.nginx, file, candidate);
+  const now = readUpstream(file);
+  if (hashOf(now) !== hashOf(old)) throw new DeployError('SWITCH_REFUSED', `${file} was changed by somebody else a moment ago`, {hint: 'Look at it, then deploy again.'});
+  makeLive(candidate, file);
+  if (!tested) await testInPlace(master, config.nginx, file);
+}
+
+async function reload(config: Config, master: NginxMaster, before: BeforeReload): Promise<ReloadVerdict> {
+  const command = config.nginx.reload;
+  if (command === undefined) {
+    try {
+      if (!signalProcess(master.process, 'SIGHUP')) return {kind: 'unclear', pending: true, masterState: 'gone'};
+    } catch (error) {
+      throw new DeployError('SWITCH_REFUSED', `may not signal nginx's master (pid ${master.process.pid}): ${messageOf(error)}`,
+        {hint: 'Run as the account of nginx, or name a command in `nginx.reload`, e.g. [sudo, -n, systemctl, reload, nginx].', cause: error});
+    }
+    return observeReload(master, before, {timeoutMs: RELOAD_TIMEOUT_MS, sentByUs: true});
+  }
+  const [file = '', ...args] = command;
+  const result = await runCommand({file, args}, {env: {PATH: SYSTEM_PATH, LC_ALL: 'C.UTF-8'}, cwd: '/', timeoutMs: RELOAD_COMMAND_TIMEOUT_MS});
+  // The command's word counts for nothing: what nginx did is looked at in any case.
+  const verdict = await observeReload(master, before, {timeoutMs: RELOAD_TIMEOUT_MS, sentByUs: false});
+  const said = result.exitCode === 0 ? '' : `\n${file} exited with ${result.exitCode ?? result.endedBy ?? result.spawnError}: ${result.stderr.trim()}`;
+  return verdict.kind === 'failed' ? {...verdict, said} : verdict;
+}
+
+/**
+ * A reload that was asked for may still be carried out. As long as the master has not begun, it will read the old bytes that are back;
+ * else it is asked once more and watched to the end, so that nothing read in between stays loaded.
+ */
+async function settleUnclear(config: Config, master: NginxMaster, before: BeforeReload, verdict: Extract<ReloadVerdict, {kind: 'unclear'}>): Promise<void> {
+  if (verdict.pending || verdict.masterState === 'gone') return;
+  const again = beforeReload(master);
+  const second = await reload(config, master, {accepting: [...before.accepting, ...again.accepting], all: [...before.all, ...again.all]});
+  if (second.kind === 'unclear' && second.pending && second.masterState === 'T') return;
+  if (second.kind !== 'live') {
+    throw new DeployError('STATE_UNCERTAIN', `nginx (master pid ${master.process.pid}, state ${verdict.masterState}) did not answer a reload, nor the one that should take it back`);
+  }
+}
+
+function workersOf(master: NginxMaster, before: BeforeReload): ProcessIdentity[] {
+  const old = new Set(before.all.map(({pid}) => pid));
+  return nginxChildren(master).filter(({process: {pid}, title}) => old.has(pid) && title === 'shutting down').map(child => child.process);
+}

@@ -1,0 +1,38 @@
+/** The difference of two small texts as a unified diff with one hunk; empty when they are the same. */
+export function unifiedDiff(before: string, after: string, name: string): string {
+  if (before === after) return '';
+  const [a, b] = [toLines(before), toLines(after)];
+  const body = compare(a, b);
+  return [`--- ${name}`, `+++ ${name}`, `@@ -${span(a)} +${span(b)} @@`, ...body, ''].join('\n');
+}
+
+function toLines(text: string): string[] {
+  return text === '' ? [] : text.replace(/\n$/, '').split('\n');
+}
+
+function span(lines: readonly string[]): string {
+  return lines.length === 0 ? '0,0' : `1,${lines.length}`;
+}
+
+/** By the longest common subsequence; upstream files have a few lines, so the quadratic table is small. */
+function compare(a: readonly string[], b: readonly string[]): string[] {
+  const common = Array.from({length: a.length + 1}, () => new Array<number>(b.length + 1).fill(0));
+  const at = (i: number, j: number) => common[i]?.[j] ?? 0;
+  for (let i = a.length - 1; i >= 0; i--) {
+    for (let j = b.length - 1; j >= 0; j--) {
+      const row = common[i];
+      if (row !== undefined) row[j] = a[i] === b[j] ? at(i + 1, j + 1) + 1 : Math.max(at(i + 1, j), at(i, j + 1));
+    }
+  }
+  const lines: string[] = [];
+  let [i, j] = [0, 0];
+  while (i < a.length || j < b.length) {
+    if (i < a.length && j < b.length && a[i] === b[j]) {
+      lines.push(` ${a[i]}`);
+      i++;
+      j++;
+    } else if (i < a.length && (j >= b.length || at(i + 1, j) >= at(i, j + 1))) lines.push(`-${a[i++]}`);
+    else lines.push(`+${b[j++]}`);
+  }
+  return lines;
+}
