@@ -1,4 +1,14 @@
-import type {Release} from './deployment.ts';
+import type {Generation, ProcessIdentity, Release, Worker} from './deployment.ts';
+import type {Report} from './events.ts';
+import type {CheckResult} from '../health/check-worker.ts';
+import type {HeldDrain, Drain} from '../state/drains.ts';
+import type {HistoryLine} from '../state/history.ts';
+import type {Journal, JournalEntry, JournalLine} from '../state/journal.ts';
+import type {State} from '../state/state-file.ts';
+import type {SwitchSteps, Switched} from '../upstream/switch-upstream.ts';
+import type {DrainProgress} from '../upstream/wait-drained.ts';
+import type {LaunchedWorker, WorkerPlan} from '../workers/launch-worker.ts';
+import type {StopResult, StoppableWorker} from '../workers/stop-workers.ts';
 
 /** The code under svn or git, and the repository that it comes from. */
 export interface WorkingCopy {
@@ -39,4 +49,84 @@ export interface Releases {
   discard(id: string): Promise<void>;
   /** Removes every release but these, and what a crash left half made. */
   prune(keep: readonly string[]): Promise<void>;
+}
+
+/** Processes: started, stopped, known. */
+export interface Workers {
+  /** Spare ports, proved free. Errors: START_FAILED. */
+  leasePorts(count: number, taken: ReadonlySet<number>, after: number | null): Promise<number[]>;
+  newId(deploy: string, slot: number): string;
+  /** Errors: START_FAILED. */
+  launch(release: Release, plan: WorkerPlan): Promise<LaunchedWorker>;
+  /** The whole tree, with the grace. May run twice. */
+  stop(worker: StoppableWorker): Promise<StopResult>;
+  isAlive(worker: Worker): boolean;
+}
+
+export interface Health {
+  /** Errors: START_FAILED, NEVER_HEALTHY. */
+  waitUntilHealthy(launched: readonly LaunchedWorker[], release: Release, relaunch: (worker: LaunchedWorker) => Promise<LaunchedWorker>, report: Report, signal: AbortSignal): Promise<Worker[]>;
+  /** One check of one worker: alive, its own socket, a good answer. */
+  check(release: Release, worker: Worker): Promise<CheckResult>;
+}
+
+/** nginx's upstream. */
+export interface Upstream {
+  /** Errors: SWITCH_REFUSED when nginx does not run. */
+  requireRunning(): Promise<void>;
+  /** On return nginx uses these ports, in this order. Errors: SWITCH_REFUSED (the old bytes are back), STATE_UNCERTAIN. */
+  switchTo(ports: readonly number[], steps: SwitchSteps): Promise<Switched>;
+  /** On return nginx uses these bytes. Errors: as switchTo. */
+  restore(oldBytes: string | null, steps: SwitchSteps): Promise<Switched>;
+  /** Puts the bytes into the file and tells nginx nothing. */
+  putBack(oldBytes: string | null): void;
+  /** Makes nginx use what stands in the file, and watches it. Errors: STATE_UNCERTAIN, SWITCH_REFUSED. */
+  reload(): Promise<Switched>;
+  /** sha256 of what the file holds; null when there is none. */
+  fileHash(): string | null;
+  /** The ports that the file names. */
+  filePorts(): number[];
+  /** Whether nginx's workers that accept are exactly these and no reload is on its way; undefined when nginx does not run. */
+  acceptsOnly(workers: readonly ProcessIdentity[]): Promise<boolean | undefined>;
+  /** Undefined when the answer through nginx is good, or when no probe is configured. */
+  probe(): Promise<string | undefined>;
+  waitDrained(nginxWorkers: readonly ProcessIdentity[], ports: readonly number[], report: (progress: DrainProgress) => void): Promise<DrainProgress>;
+}
+
+/** What is on disk about deploys. */
+export interface Records {
+  state(): State;
+  save(state: State): void;
+  readJournal(): JournalEntry[];
+  beginJournal(first: JournalLine): Journal;
+  continueJournal(): Journal;
+  addToHistory(line: HistoryLine): void;
+  drains(): Drain[];
+  writeDrain(drain: Drain): void;
+  takeDrain(deploy: string): HeldDrain | undefined;
+}
+
+/** All that the story of a deploy needs of the world; `wire.ts` makes the real one. */
+export interface DeployTools {
+  readonly config: {
+    readonly app: string;
+    readonly hash: string;
+    readonly count: number;
+    readonly keep: number;
+    readonly bakeMs: number;
+    readonly checkIntervalMs: number;
+    readonly inPlace: boolean;
+  };
+  workingCopy(): WorkingCopy;
+  readonly releases: Releases;
+  readonly workers: Workers;
+  readonly health: Health;
+  readonly upstream: Upstream;
+  readonly records: Records;
+  readonly report: Report;
+}
+
+/** The ports of a generation, in slot order. */
+export function portsOf(generation: Pick<Generation, 'workers'>): number[] {
+  return generation.workers.map(({port}) => port);
 }

@@ -1,0 +1,333 @@
+import {setTimeout as delay} from 'node:timers/promises';
+import type {Generation, ProcessIdentity, Release, Worker} from './deployment.ts';
+import type {DeployResult, Request} from './events.ts';
+import {asFailure, historyLine, newDeployId, resultOf, startRun, type Failure, type Run} from './run.ts';
+import {portsOf, type DeployTools} from './tools.ts';
+import {DeployError} from '../errors.ts';
+import type {State} from '../state/state-file.ts';
+import type {SwitchIntent, SwitchSteps} from '../upstream/switch-upstream.ts';
+import type {LaunchedWorker} from '../workers/launch-worker.ts';
+
+/** How a deploy ended, and whose drain it leaves to be finished once the lock is free. */
+export interface Deployed {
+  readonly result: DeployResult;
+  readonly drain: string | undefined;
+}
+
+/** At most so many generations drain at a time; the next deploy waits for the oldest. */
+const MOST_DRAINS = 3;
+const DRAINS_POLL_MS = 50;
+/** A range that is full of strangers is no reason to try for ever. */
+const MOST_RELAUNCHES = 10;
+
+/** What a deploy has made so far, for the abort to take back. */
+interface Made {
+  revision: string | null;
+  release: Release | undefined;
+  /** The release was there before this deploy. */
+  existing: boolean;
+  updated: boolean;
+  workers: {id: string; port: number; launched: LaunchedWorker | undefined}[];
+}
+
+/**
+ * Deploys. Reads top to bottom as the phases; traffic moves in `switch`. The caller holds the lock and has recovered.
+ * Before the switch every failure is an abort and the old release was never touched; after it the way is forward,
+ * but for a failed probe or bake, which switches back.
+ * `signal` aborts until the switch begins. `historyNow` puts the line into the history before the drain.
+ */
+export async function deploy(request: Request, tools: DeployTools, signal: AbortSignal, {historyNow}: {historyNow: boolean}): Promise<Deployed> {
+  const now = new Date();
+  const run = startRun({id: newDeployId(now), trigger: request.trigger, requestedBy: request.requestedBy, startedAt: now.toISOString()}, tools.report);
+  const before = tools.records.state();
+  const made: Made = {revision: null, release: undefined, existing: false, updated: false, workers: []};
+  let generation: Generation;
+  try {
+    await tools.upstream.requireRunning();
+    const revision = await run.phase('update', () => update(request, made, before, tools, run, signal));
+    if (revision === 'unchanged') return endUnchanged(made, before, tools, run);
+    const release = await run.phase('build', () => build(request, revision, made, before, tools, run, signal));
+    const launched = await run.phase('start', () => start(release, made, before, tools, run, signal));
+    const workers = await run.phase('check', () => check(release, launched, made, before, tools, run, signal));
+    signal.throwIfAborted();
+    generation = {deploy: run.id, release, configHash: tools.config.hash, since: new Date().toISOString(), workers};
+  } catch (cause) {
+    return abort(cause, made, before, tools, run);
+  }
+  let was: BeforeSwitch = {intent: undefined, oldNginxWorkers: [], before, historyNow};
+  let fault: string | undefined;
+  try {
+    fault = await run.phase('switch', async () => {
+      const {oldNginxWorkers} = await tools.upstream.switchTo(portsOf(generation), journalSwitch(run, intent => {
+        was = {...was, intent};
+      }));
+      was = {...was, oldNginxWorkers};
+      run.journal?.append({type: 'switched', workers: generation.workers, oldNginxWorkers});
+      return confirm(generation, tools);
+    });
+  } catch (cause) {
+    return abort(cause, made, before, tools, run);
+  }
+  return settle(generation, fault, was, tools, run);
+}
+
+/** What is still needed, after the switch, of how things were before it. */
+export interface BeforeSwitch {
+  readonly intent: SwitchIntent | undefined;
+  /** They may still send requests to the old generation. */
+  readonly oldNginxWorkers: readonly ProcessIdentity[];
+  readonly before: State;
+  readonly historyNow: boolean;
+}
+
+/** From the switch on: bake, then record; or back, when the new release failed. Recovery comes here, too. */
+export async function settle(generation: Generation, fault: string | undefined, was: BeforeSwitch, tools: DeployTools, run: Run): Promise<Deployed> {
+  let reason = fault;
+  if (reason === undefined && tools.config.bakeMs > 0) reason = await run.phase('bake', () => bake(generation, tools));
+  return reason === undefined ? recordServing(generation, was, tools, run) : rollBack(generation, reason, was, tools, run);
+}
+
+async function update(request: Request, made: Made, before: State, tools: DeployTools, run: Run, signal: AbortSignal): Promise<string> {
+  const {target} = request;
+  tools.releases.warm();
+  const revision = target.kind === 'release' ? target.release.revision : await tools.workingCopy().resolve(target.wanted, signal);
+  made.revision = revision;
+  if (target.kind === 'revision' && !request.force && await isUnchanged(revision, before, tools)) return 'unchanged';
+  run.journal = tools.records.beginJournal({type: 'deploy', version: 1, id: run.id, trigger: run.trigger, requestedBy: run.requestedBy, configHash: tools.config.hash});
+  run.journal.append({type: 'phase', phase: 'update', state: 'began'}, {type: 'revision', revision});
+  if (target.kind === 'revision' || tools.config.inPlace) {
+    made.updated = true;
+    await tools.workingCopy().update(revision, signal);
+  }
+  return revision;
+}
+
+/** Whether this revision serves already: same configuration, its ports in the upstream file, all its workers healthy. */
+export async function isUnchanged(revision: string, {serving}: State, tools: DeployTools): Promise<boolean> {
+  if (serving === null || serving.release.revision !== revision || serving.configHash !== tools.config.hash) return false;
+  if (portsOf(serving).join() !== tools.upstream.filePorts().join()) return false;
+  const checks = await Promise.all(serving.workers.map(worker => tools.health.check(serving.release, worker)));
+  return checks.every(({good}) => good);
+}
+
+async function build(request: Request, revision: string, made: Made, before: State, tools: DeployTools, run: Run, signal: AbortSignal): Promise<Release> {
+  const {target} = request;
+  const {releases, report} = tools;
+  if (target.kind === 'release') {
+    made.existing = true;
+    made.release = target.release;
+    run.journal?.append({type: 'release', release: target.release, existing: true});
+    if (tools.config.inPlace) await releases.build(target.release, tools.workingCopy(), line => report({event: 'output', line}), signal);
+    else if (!await releases.isComplete(target.release.id)) throw new DeployError('START_FAILED', `release ${target.release.id} is not complete any more`, {hint: 'Deploy its revision again: `osyw-deploy now --revision ' + revision + '`.'});
+    return target.release;
+  }
+  const id = String(before.nextRelease).padStart(6, '0');
+  const release = {id, revision, dir: releases.dirOf(id)};
+  run.journal?.append({type: 'release', release, existing: false});
+  made.release = release;
+  await releases.build(release, tools.workingCopy(), line => report({event: 'output', line}), signal);
+  return release;
+}
+
+async function start(release: Release, made: Made, before: State, tools: DeployTools, run: Run, signal: AbortSignal): Promise<LaunchedWorker[]> {
+  const {workers, config} = tools;
+  await untilFewDrains(tools, signal);
+  const ports = await workers.leasePorts(config.count, takenPorts(before, tools), before.lastPort);
+  const plans = ports.map((port, slot) => ({slot, port, id: workers.newId(run.id, slot)}));
+  // The marks are on disk before any process carries them: whatever dies now, recovery finds them all.
+  run.journal?.append(...plans.map(({slot, port, id}) => ({type: 'starting', slot, port, worker: id} as const)));
+  const settled = await Promise.allSettled(plans.map(async plan => {
+    const entry = {id: plan.id, port: plan.port, launched: undefined as LaunchedWorker | undefined};
+    made.workers.push(entry);
+    entry.launched = await workers.launch(release, plan);
+    return entry.launched;
+  }));
+  const launched = settled.flatMap(result => result.status === 'fulfilled' ? [result.value] : []);
+  if (launched.length > 0) run.journal?.append(...launched.map(one => ({type: 'started', worker: one.worker()} as const)));
+  const failed = settled.find(result => result.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
+  return launched;
+}
+
+async function check(release: Release, launched: readonly LaunchedWorker[], made: Made, before: State, tools: DeployTools, run: Run, signal: AbortSignal): Promise<Worker[]> {
+  const strangers = new Set<number>();
+  let relaunches = 0;
+  const relaunch = async (worker: LaunchedWorker): Promise<LaunchedWorker> => {
+    strangers.add(worker.port);
+    tools.report({event: 'note', text: `port ${worker.port} was taken by a process that is not ours; worker ${worker.slot + 1} gets another`});
+    await tools.workers.stop({...worker, process: worker.worker().process});
+    if (++relaunches > MOST_RELAUNCHES) throw new DeployError('START_FAILED', `strangers took ${relaunches} ports one after the other, the last was ${worker.port}`);
+    const taken = new Set([...takenPorts(before, tools), ...strangers, ...made.workers.map(({port}) => port)]);
+    const [port = worker.port] = await tools.workers.leasePorts(1, taken, before.lastPort);
+    const plan = {slot: worker.slot, port, id: tools.workers.newId(run.id, worker.slot)};
+    run.journal?.append({type: 'starting', slot: plan.slot, port, worker: plan.id});
+    const entry = {id: plan.id, port, launched: undefined as LaunchedWorker | undefined};
+    made.workers.push(entry);
+    entry.launched = await tools.workers.launch(release, plan);
+    run.journal?.append({type: 'started', worker: entry.launched.worker()});
+    return entry.launched;
+  };
+  const workers = await tools.health.waitUntilHealthy(launched, release, relaunch, tools.report, signal);
+  // A daemon's own pid is known only now.
+  run.journal?.append(...workers.map(worker => ({type: 'started', worker} as const)));
+  return workers;
+}
+
+/** Whether the new workers serve well the moment they are live: alive, each good for one more check, and good through nginx. */
+export async function confirm(generation: Generation, tools: DeployTools): Promise<string | undefined> {
+  const faults = await Promise.all(generation.workers.map(async worker => {
+    const result = await tools.health.check(generation.release, worker);
+    return result.good ? undefined : `worker ${worker.slot + 1} on port ${worker.port}: ${result.saw}`;
+  }));
+  const fault = faults.find(text => text !== undefined);
+  if (fault !== undefined) return `after the switch, ${fault}`;
+  const seen = await tools.upstream.probe();
+  return seen === undefined ? undefined : `after the switch, the probe through nginx failed: ${seen}`;
+}
+
+/** Watches the new release while the old workers stay ready. Undefined when it passed. */
+async function bake(generation: Generation, tools: DeployTools): Promise<string | undefined> {
+  const until = performance.now() + tools.config.bakeMs;
+  while (performance.now() < until) {
+    const fault = await confirm(generation, tools);
+    if (fault !== undefined) return fault.replace('after the switch', 'during the bake');
+    await delay(Math.min(tools.config.checkIntervalMs, Math.max(0, until - performance.now())));
+  }
+  return undefined;
+}
+
+/** Makes the new generation the serving one, durably, and leaves the old one to be drained. */
+function recordServing(generation: Generation, was: BeforeSwitch, tools: DeployTools, run: Run): Deployed {
+  const {before} = was;
+  const {release} = generation;
+  const line = historyLine(run, {outcome: 'deployed', failure: undefined, release: release.id, revision: release.revision});
+  const old = before.serving;
+  const leaves = old !== null && old.deploy !== run.id;
+  if (leaves) tools.records.writeDrain({version: 1, deploy: run.id, since: new Date().toISOString(), generation: old, oldNginxWorkers: was.oldNginxWorkers, history: was.historyNow ? null : line});
+  if (!leaves || was.historyNow) tools.records.addToHistory(line);
+  tools.records.save(stateServing(generation, was, run));
+  run.journal?.append({type: 'closed', outcome: 'deployed'});
+  run.journal?.close();
+  return {result: resultOf(line, old?.release.id ?? null, null), drain: leaves ? run.id : undefined};
+}
+
+export function stateServing(generation: Generation, {before}: Pick<BeforeSwitch, 'before'>, run: Pick<Run, 'trigger'>): State {
+  const {release} = generation;
+  const rolledBackFrom = run.trigger === 'rollback' ? before.serving?.release : undefined;
+  const entry = {...release, servedAt: generation.since, good: true};
+  const known = before.served.some(({id}) => id === release.id);
+  const served = (known ? before.served.map(one => one.id === release.id ? entry : one) : [...before.served, entry])
+    .map(one => one.id === rolledBackFrom?.id && one.id !== release.id ? {...one, good: false} : one);
+  return {
+    ...before,
+    serving: generation,
+    served,
+    nextRelease: Math.max(before.nextRelease, Number(release.id) + 1),
+    lastPort: Math.max(...portsOf(generation)),
+    leftAlone: rolledBackFrom?.revision ?? null,
+  };
+}
+
+/** Back to what served before the switch, while it is still there; the failed workers are drained like any others. */
+export async function rollBack(generation: Generation, reason: string, was: BeforeSwitch, tools: DeployTools, run: Run): Promise<Deployed> {
+  const {before, intent} = was;
+  const old = before.serving;
+  const failure: Failure = {code: 'ROLLED_BACK', message: reason, hint: `The revision is not tried again by itself; \`osyw-deploy now\` tries it, \`osyw-deploy logs\` shows what the workers said.`};
+  run.journal?.append({type: 'rolling_back', reason, intent: intent ?? null});
+  tools.report({event: 'note', text: `${reason}; switching back`});
+  try {
+    if (old !== null && !old.workers.every(worker => tools.workers.isAlive(worker))) {
+      throw new DeployError('STATE_UNCERTAIN', `${reason}; and workers of the old release ${old.release.id} are dead, so there is no way back`);
+    }
+    const steps: SwitchSteps = {intend: () => undefined, reloading: () => undefined};
+    const {oldNginxWorkers} = intent?.oldBytes == null ? await tools.upstream.switchTo([], steps) : await tools.upstream.restore(intent.oldBytes, steps);
+    run.journal?.append({type: 'rolled_back', oldNginxWorkers});
+    const line = historyLine(run, {outcome: 'rolled_back', failure, release: generation.release.id, revision: generation.release.revision});
+    tools.records.writeDrain({version: 1, deploy: run.id, since: new Date().toISOString(), generation, oldNginxWorkers, history: was.historyNow ? null : line});
+    if (was.historyNow) tools.records.addToHistory(line);
+    tools.records.save({...before, nextRelease: Math.max(before.nextRelease, Number(generation.release.id) + 1), lastPort: Math.max(...portsOf(generation)), leftAlone: generation.release.revision});
+    if (tools.config.inPlace && old !== null) await tools.workingCopy().update(old.release.revision, new AbortController().signal);
+    run.journal?.append({type: 'closed', outcome: 'rolled_back'});
+    run.journal?.close();
+    return {result: resultOf(line, old?.release.id ?? null, failure.hint), drain: run.id};
+  } catch (cause) {
+    return uncertain(cause, {release: generation.release.id, revision: generation.release.revision}, before, run, reason);
+  }
+}
+
+/** Gives up before the switch. Never stops a worker that the upstream file names. */
+async function abort(cause: unknown, made: Made, before: State, tools: DeployTools, run: Run): Promise<Deployed> {
+  const failure = asFailure(cause);
+  const ids = {release: made.release?.id ?? null, revision: made.revision};
+  if (failure.code === 'STATE_UNCERTAIN') return uncertain(cause, ids, before, run, undefined);
+  try {
+    run.journal?.append({type: 'aborting', code: failure.code, error: failure.message});
+    const started = made.workers.map(({id, port, launched}) => ({id, port, process: launched?.worker().process}));
+    const left = await undo({workers: started, release: made.release, existing: made.existing, updated: made.updated}, before, tools);
+    const told = left.length === 0 ? failure : {...failure, message: `${failure.message}\nand these processes of it will not die: ${left.join(', ')}`};
+    const line = historyLine(run, {outcome: 'aborted', failure: told, ...ids});
+    tools.records.addToHistory(line);
+    run.journal?.append({type: 'closed', outcome: 'aborted'});
+    run.journal?.close();
+    return {result: resultOf(line, before.serving?.release.id ?? null, told.hint), drain: undefined};
+  } catch (second) {
+    return uncertain(second, ids, before, run, failure.message);
+  }
+}
+
+/** Takes back what a deploy made before its switch. May run twice. Returns the pids that will not die. */
+export async function undo(made: {workers: readonly {id: string; port: number; process: ProcessIdentity | undefined}[]; release: Release | undefined; existing: boolean; updated: boolean}, before: State, tools: DeployTools): Promise<number[]> {
+  // A switch that failed has put the file back; if it still names one of these ports, traffic may be on its way there.
+  const named = tools.upstream.filePorts().filter(port => made.workers.some(worker => worker.port === port));
+  if (named.length > 0) throw new DeployError('STATE_UNCERTAIN', `the upstream file names ports ${named.join(', ')} of the release that failed`);
+  const stopped = await Promise.all(made.workers.map(worker => tools.workers.stop(worker)));
+  if (made.release !== undefined) {
+    if (!made.existing) await tools.releases.discard(made.release.id);
+    tools.records.save({...before, nextRelease: Math.max(before.nextRelease, Number(made.release.id) + 1)});
+  }
+  if (made.updated && tools.config.inPlace && before.serving !== null) {
+    await tools.workingCopy().update(before.serving.release.revision, new AbortController().signal);
+  }
+  return stopped.flatMap(({left}) => left);
+}
+
+/** Nothing is stopped and the journal stays open: the next recovery asks again. */
+function uncertain(cause: unknown, ids: {release: string | null; revision: string | null}, before: State, run: Run, first: string | undefined): Deployed {
+  const second = asFailure(cause);
+  const message = first === undefined ? second.message : `${second.message}\nThis came after: ${first}`;
+  const failure: Failure = {code: 'STATE_UNCERTAIN', message, hint: second.code === 'STATE_UNCERTAIN' ? second.hint : new DeployError('STATE_UNCERTAIN', '').hint};
+  const line = historyLine(run, {outcome: 'uncertain', failure, ...ids});
+  run.journal?.close();
+  return {result: resultOf(line, before.serving?.release.id ?? null, failure.hint), drain: undefined};
+}
+
+function endUnchanged(made: Made, before: State, tools: DeployTools, run: Run): Deployed {
+  const line = historyLine(run, {outcome: 'unchanged', failure: undefined, release: before.serving?.release.id ?? null, revision: made.revision});
+  if (run.trigger !== 'poll') tools.records.addToHistory(line);
+  return {result: resultOf(line, before.serving?.release.id ?? null, null), drain: undefined};
+}
+
+/** Journals each step of a switch before its effect, and hands the intent on. */
+export function journalSwitch(run: Run, keep: (intent: SwitchIntent) => void): SwitchSteps {
+  return {
+    intend: intent => {
+      keep(intent);
+      run.journal?.append({type: 'switching', intent});
+    },
+    reloading: () => run.journal?.append({type: 'reloading'}),
+  };
+}
+
+/** Ports that no fresh worker may have. */
+export function takenPorts(before: State, tools: DeployTools): Set<number> {
+  const draining = tools.records.drains().flatMap(({generation}) => portsOf(generation));
+  return new Set([...(before.serving === null ? [] : portsOf(before.serving)), ...draining, ...tools.upstream.filePorts()]);
+}
+
+async function untilFewDrains(tools: DeployTools, signal: AbortSignal): Promise<void> {
+  for (let told = false; tools.records.drains().length >= MOST_DRAINS; told = true) {
+    const [oldest] = tools.records.drains();
+    if (!told) tools.report({event: 'note', text: `waiting for release ${oldest?.generation.release.id ?? '?'} to drain: ${MOST_DRAINS} drain already`});
+    await delay(DRAINS_POLL_MS, undefined, {signal});
+  }
+}

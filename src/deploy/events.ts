@@ -1,0 +1,39 @@
+import type {Outcome, Phase, PhaseTimes, Release, Trigger} from './deployment.ts';
+import type {FailureCode} from '../errors.ts';
+
+/** What a deploy tells while it runs; rendered by the command line, never decided upon. */
+export type DeployEvent =
+  | {readonly event: 'phase'; readonly phase: Phase; readonly state: 'began' | 'ended'; readonly ms?: number}
+  /** What is being waited for, or was found and mended. */
+  | {readonly event: 'note'; readonly text: string}
+  /** A line that a build command wrote. */
+  | {readonly event: 'output'; readonly line: string};
+
+export type Report = (event: DeployEvent) => void;
+
+/** Who asks for what. */
+export interface Request {
+  readonly trigger: Trigger;
+  readonly requestedBy: string;
+  readonly target:
+    /** The newest revision, or the one named, from the repository. */
+    | {readonly kind: 'revision'; readonly wanted: string | undefined}
+    /** A release that is there already: it gets fresh workers, without update and build. */
+    | {readonly kind: 'release'; readonly release: Release};
+  /** Deploy even what would be `unchanged`. */
+  readonly force: boolean;
+}
+
+/** How a deploy ended; the shape of the contract's `result` event. */
+export interface DeployResult {
+  readonly outcome: Outcome;
+  readonly exit: number;
+  readonly code: 'OK' | FailureCode;
+  readonly release: string | null;
+  readonly revision: string | null;
+  readonly previous: string | null;
+  readonly phases: PhaseTimes;
+  readonly error: string | null;
+  /** What to do about it; for people. */
+  readonly hint: string | null;
+}

@@ -1,0 +1,155 @@
+import type {Generation, Phase, Release, Trigger, Worker} from './deployment.ts';
+import {confirm, journalSwitch, rollBack, settle, undo, type BeforeSwitch, type Deployed} from './deploy.ts';
+import {historyLine, resultOf, startRun, type Failure, type Run} from './run.ts';
+import {portsOf, type DeployTools} from './tools.ts';
+import {DeployError, FAILURES} from '../errors.ts';
+import type {JournalEntry} from '../state/journal.ts';
+import type {SwitchIntent} from '../upstream/switch-upstream.ts';
+
+/** What the journal says of a deploy that did not end. */
+export interface Unfinished {
+  readonly id: string;
+  readonly trigger: Trigger;
+  readonly requestedBy: string;
+  readonly startedAt: string;
+  readonly configHash: string;
+  readonly phase: Phase;
+  readonly revision: string | null;
+  readonly release: Release | undefined;
+  readonly existing: boolean;
+  /** By mark; `worker` once its process is on record. */
+  readonly workers: readonly {readonly id: string; readonly port: number; readonly worker: Worker | undefined}[];
+  readonly intent: SwitchIntent | undefined;
+  readonly reloading: boolean;
+  readonly switched: Extract<JournalEntry, {type: 'switched'}> | undefined;
+  readonly rollingBack: string | undefined;
+  readonly aborting: boolean;
+}
+
+/** Pure: folds the journal; undefined when its deploy ended, or there was none. */
+export function unfinished(entries: readonly JournalEntry[]): Unfinished | undefined {
+  const [first] = entries;
+  if (first === undefined || entries.some(({type}) => type === 'closed')) return undefined;
+  if (first.type !== 'deploy') throw new DeployError('STATE_UNCERTAIN', `the journal begins with "${first.type}", not with a deploy`);
+  const last = <T extends JournalEntry['type']>(type: T) => entries.findLast((entry): entry is Extract<JournalEntry, {type: T}> => entry.type === type);
+  const workers = new Map<string, {id: string; port: number; worker: Worker | undefined}>();
+  for (const entry of entries) {
+    if (entry.type === 'starting') workers.set(entry.worker, {id: entry.worker, port: entry.port, worker: undefined});
+    if (entry.type === 'started') workers.set(entry.worker.id, {id: entry.worker.id, port: entry.worker.port, worker: entry.worker});
+  }
+  return {
+    id: first.id, trigger: first.trigger, requestedBy: first.requestedBy, startedAt: first.at, configHash: first.configHash,
+    phase: last('phase')?.phase ?? 'update',
+    revision: last('revision')?.revision ?? null,
+    release: last('release')?.release,
+    existing: last('release')?.existing ?? false,
+    workers: [...workers.values()],
+    intent: last('switching')?.intent,
+    reloading: last('reloading') !== undefined,
+    switched: last('switched'),
+    rollingBack: last('rolling_back')?.reason,
+    aborting: last('aborting') !== undefined,
+  };
+}
+
+/**
+ * Settles a deploy that was killed: before the switch it is taken back, after it it goes forward, in between nginx is asked.
+ * The caller holds the lock. May run twice: the second time there is nothing.
+ * Errors: STATE_UNCERTAIN, and nothing was stopped.
+ */
+export async function recover(tools: DeployTools): Promise<Deployed | undefined> {
+  const facts = unfinished(tools.records.readJournal());
+  if (facts === undefined) return undefined;
+  tools.report({event: 'note', text: `recovering deploy ${facts.id}, which was interrupted in ${facts.phase}`});
+  const run = startRun(facts, tools.report);
+  run.journal = tools.records.continueJournal();
+  try {
+    return await recoverFrom(facts, tools, run);
+  } finally {
+    run.journal.close();
+  }
+}
+
+async function recoverFrom(facts: Unfinished, tools: DeployTools, run: Run): Promise<Deployed> {
+  const before = tools.records.state();
+  const was: BeforeSwitch = {intent: facts.intent, oldNginxWorkers: facts.switched?.oldNginxWorkers ?? [], before, historyNow: false};
+  if (before.serving?.deploy === facts.id) return closeRecorded(before.serving, tools, run);
+  if (facts.switched !== undefined) {
+    const generation = generationOf(facts, facts.switched.workers);
+    if (facts.rollingBack !== undefined) return orUncertain(() => rollBack(generation, facts.rollingBack ?? '', was, tools, run));
+    return orUncertain(async () => settle(generation, await confirm(generation, tools), was, tools, run));
+  }
+  if (facts.intent === undefined) return takeBack(facts, tools, run);
+  return settleSwitch(facts, facts.intent, was, tools, run);
+}
+
+/** The switch was begun and not confirmed: both sets of workers stay up until nginx is known to use one of them. */
+async function settleSwitch(facts: Unfinished, intent: SwitchIntent, was: BeforeSwitch, tools: DeployTools, run: Run): Promise<Deployed> {
+  const {upstream} = tools;
+  const hash = upstream.fileHash();
+  if (hash !== intent.oldHash && hash !== intent.newHash) {
+    throw new DeployError('STATE_UNCERTAIN', `${intent.file} holds neither what stood there before the deploy nor what the deploy wrote; somebody changed it`,
+      {hint: 'Nothing was stopped: the old and the new workers run. Put the file right, reload nginx, then run `osyw-deploy recover`.'});
+  }
+  const oldIsLoaded = await upstream.acceptsOnly(intent.accepting);
+  // No nginx has nothing loaded; when it starts it reads the file.
+  if (oldIsLoaded !== false) {
+    upstream.putBack(intent.oldBytes);
+    return takeBack(facts, tools, run);
+  }
+  const workers = facts.workers.flatMap(({worker}) => worker !== undefined && intent.ports.includes(worker.port) ? [worker] : []);
+  const generation = generationOf(facts, intent.ports.flatMap(port => workers.find(worker => worker.port === port) ?? []));
+  const healthy = !facts.aborting && generation.workers.length === intent.ports.length && await allGood(generation, tools);
+  if (!healthy) {
+    upstream.putBack(intent.oldBytes);
+    await upstream.reload();
+    return takeBack(facts, tools, run);
+  }
+  let reached = was;
+  const {oldNginxWorkers} = hash === intent.newHash ? await upstream.reload() : await upstream.switchTo(portsOf(generation), journalSwitch(run, seen => {
+    reached = {...reached, intent: seen};
+  }));
+  run.journal?.append({type: 'switched', workers: generation.workers, oldNginxWorkers});
+  reached = {...reached, oldNginxWorkers};
+  return orUncertain(async () => settle(generation, await confirm(generation, tools), reached, tools, run));
+}
+
+async function takeBack(facts: Unfinished, tools: DeployTools, run: Run): Promise<Deployed> {
+  const before = tools.records.state();
+  const failure: Failure = {code: 'INTERNAL', message: `interrupted in ${facts.phase}`, hint: 'The deploy was killed; the next one starts anew.'};
+  const left = await undo({
+    workers: facts.workers.map(({id, port, worker}) => ({id, port, process: worker?.process})),
+    release: facts.release, existing: facts.existing, updated: true,
+  }, before, tools);
+  if (left.length > 0) throw new DeployError('CLEANUP_INCOMPLETE', `processes of the interrupted deploy ${facts.id} do not die: pids ${left.join(', ')}`);
+  const line = historyLine(run, {outcome: 'aborted', failure, release: facts.release?.id ?? null, revision: facts.revision});
+  tools.records.addToHistory(line);
+  run.journal?.append({type: 'closed', outcome: 'aborted'});
+  return {result: resultOf(line, before.serving?.release.id ?? null, failure.hint), drain: undefined};
+}
+
+/** The state names it already; only the last lines were missing. */
+function closeRecorded(generation: Generation, tools: DeployTools, run: Run): Deployed {
+  const line = historyLine(run, {outcome: 'deployed', failure: undefined, release: generation.release.id, revision: generation.release.revision});
+  const drains = tools.records.drains().some(({deploy}) => deploy === run.id);
+  if (!drains) tools.records.addToHistory(line);
+  run.journal?.append({type: 'closed', outcome: 'deployed'});
+  return {result: resultOf(line, null, null), drain: drains ? run.id : undefined};
+}
+
+function generationOf(facts: Unfinished, workers: readonly Worker[]): Generation {
+  if (facts.release === undefined) throw new DeployError('STATE_UNCERTAIN', `the journal of deploy ${facts.id} has a switch but no release`);
+  return {deploy: facts.id, release: facts.release, configHash: facts.configHash, since: new Date().toISOString(), workers};
+}
+
+async function allGood(generation: Generation, tools: DeployTools): Promise<boolean> {
+  const checks = await Promise.all(generation.workers.map(worker => tools.health.check(generation.release, worker)));
+  return checks.every(({good}) => good);
+}
+
+/** A recovery that cannot tell is an error, whoever found out. */
+async function orUncertain(work: () => Promise<Deployed>): Promise<Deployed> {
+  const deployed = await work();
+  if (deployed.result.code === 'STATE_UNCERTAIN') throw new DeployError('STATE_UNCERTAIN', deployed.result.error ?? '', {hint: deployed.result.hint ?? FAILURES.STATE_UNCERTAIN.hint});
+  return deployed;
+}

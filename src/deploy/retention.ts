@@ -1,0 +1,19 @@
+import type {Drain} from '../state/drains.ts';
+import type {ServedRelease, State} from '../state/state-file.ts';
+
+/**
+ * The releases to keep, pure: what serves, the way back, what drains, then the newest that served, `keep` in all.
+ * Releases that never served are not among them.
+ */
+export function releasesToKeep(state: State, drains: readonly Drain[], keep: number): string[] {
+  const needed = [state.serving?.release.id, rollbackTarget(state)?.id, ...drains.map(({generation}) => generation.release.id)];
+  const wanted = [...needed, ...state.served.map(({id}) => id).reverse()].filter(id => id !== undefined);
+  const unique = [...new Set(wanted)];
+  return unique.slice(0, Math.max(keep, new Set(needed.filter(id => id !== undefined)).size));
+}
+
+/** Where a rollback goes: the last good release that served before the one that serves; one further back each time, never forth. */
+export function rollbackTarget({serving, served}: State): ServedRelease | undefined {
+  const index = serving === null ? served.length : served.findIndex(({id}) => id === serving.release.id);
+  return served.slice(0, Math.max(0, index)).findLast(({good}) => good);
+}
