@@ -1,0 +1,159 @@
+import {spawn} from 'node:child_process';
+import {userInfo} from 'node:os';
+import type {Config} from '../config/config.ts';
+import {deploy, type Deployed} from '../deploy/deploy.ts';
+import type {DeployEvent, DeployResult, Request} from '../deploy/events.ts';
+import {finishDrain} from '../deploy/finish-drain.ts';
+import {recover} from '../deploy/recover.ts';
+import {releasesToKeep} from '../deploy/retention.ts';
+import {asFailure, startRun, type Failure} from '../deploy/run.ts';
+import type {DeployTools} from '../deploy/tools.ts';
+import {DeployError, FAILURES} from '../errors.ts';
+import {openLog} from '../log.ts';
+import {deployLockPath, isLock, tryLock, type HeldLock, type LockHolder} from '../state/deploy-lock.ts';
+import {readJournal} from '../state/journal.ts';
+import {makeStateDir} from '../state/state-file.ts';
+import {wire} from '../wire.ts';
+import type {Context} from './context.ts';
+import type {Renderer} from './renderer.ts';
+
+/** What a command that changes something may use; it holds the lock, and what a crash left is settled. */
+export interface Change {
+  readonly config: Config;
+  readonly tools: DeployTools;
+  readonly recovered: Deployed | undefined;
+  deploy(request: Request): Promise<Deployed>;
+}
+
+/**
+ * Runs a command that changes something: lock, recover, the command, unlock, drain, prune. Returns the exit code.
+ * Every end, also one before the first effect, is told as a result.
+ */
+export async function change(context: Context, command: string, {wait}: {wait: boolean}, work: (change: Change) => Promise<Deployed>): Promise<number> {
+  const renderer = context.renderer();
+  try {
+    const config = context.loadConfig();
+    return await changeApplication(context, config, renderer, command, wait, work);
+  } catch (error) {
+    const failure = asFailure(error);
+    renderer.result(failedResult(failure));
+    return FAILURES[failure.code].exit;
+  }
+}
+
+async function changeApplication(context: Context, config: Config, renderer: Renderer, command: string, wait: boolean, work: (change: Change) => Promise<Deployed>): Promise<number> {
+  makeStateDir(config.stateDir);
+  const lock = takeLock(config, command);
+  const log = openLog(config.stateDir);
+  const report = (event: DeployEvent) => {
+    log.info(event);
+    renderer.event(event);
+  };
+  const tools = wire(config, report);
+  let deployed: Deployed;
+  let beside: Promise<(Failure | undefined)[]>;
+  try {
+    const recovered = await recover(tools);
+    beside = finishDrains(tools, [], renderer);
+    deployed = await work({
+      config, tools, recovered,
+      deploy: request => deploy(request, tools, context.signal, {historyNow: !wait}),
+    });
+  } finally {
+    lock.release();
+  }
+  log.info({event: 'result', ...deployed.result});
+  if (!wait && deployed.drain !== undefined) {
+    drainInBackground(config);
+    renderer.result(deployed.result);
+    return deployed.result.exit;
+  }
+  const own = deployed.drain === undefined ? undefined : await finishOne(tools, deployed.drain, deployed.result);
+  const failure = own ?? (await beside).find(one => one !== undefined);
+  await pruneReleases(config, tools, command);
+  const result = failure === undefined || deployed.result.exit !== 0 ? deployed.result
+    : {...deployed.result, exit: FAILURES.CLEANUP_INCOMPLETE.exit, code: 'CLEANUP_INCOMPLETE' as const, error: failure.message, hint: failure.hint};
+  renderer.result(result);
+  return result.exit;
+}
+
+/** Finishes every drain that nobody else holds, except these. */
+export function finishDrains(tools: DeployTools, except: readonly string[], renderer: Renderer): Promise<(Failure | undefined)[]> {
+  const quiet = startRun({id: '', trigger: 'recover', requestedBy: '', startedAt: ''}, event => {
+    if (event.event === 'note') renderer.event(event);
+  });
+  return Promise.all(tools.records.drains().filter(({deploy: id}) => !except.includes(id)).map(async ({deploy: id}) => {
+    const held = tools.records.takeDrain(id);
+    return held === undefined ? undefined : finishDrain(held, tools, {...quiet, phases: {}});
+  }));
+}
+
+async function finishOne(tools: DeployTools, id: string, result: DeployResult): Promise<Failure | undefined> {
+  const held = tools.records.takeDrain(id);
+  if (held === undefined) return undefined;
+  const run = startRun({id, trigger: 'manual', requestedBy: '', startedAt: ''}, tools.report);
+  const failure = await finishDrain(held, tools, run);
+  Object.assign(result.phases, run.phases);
+  return failure;
+}
+
+/** Removes what is kept no longer; left to the next deploy when one is under way. */
+export async function pruneReleases(config: Config, tools: DeployTools, command: string): Promise<void> {
+  const lock = tryLock(deployLockPath(config.stateDir), command);
+  if (!isLock(lock)) return;
+  try {
+    const state = tools.records.state();
+    const keep = releasesToKeep(state, tools.records.drains(), tools.config.keep);
+    const served = state.served.filter(({id}) => keep.includes(id));
+    if (served.length < state.served.length) tools.records.save({...state, served});
+    await tools.releases.prune(keep);
+  } finally {
+    lock.release();
+  }
+}
+
+function takeLock(config: Config, command: string): HeldLock {
+  const lock = tryLock(deployLockPath(config.stateDir), command);
+  if (isLock(lock)) return lock;
+  throw new DeployError('BUSY', `another deploy of ${config.app} is under way: ${describeHolder(lock.heldBy)}${phaseNow(config.stateDir)}`);
+}
+
+function describeHolder(holder: LockHolder | undefined): string {
+  return holder === undefined ? 'its holder is not known' : `pid ${holder.process?.pid ?? '?'}, \`osyw-deploy ${holder.command}\`, since ${holder.since}`;
+}
+
+function phaseNow(stateDir: string): string {
+  try {
+    const phase = readJournal(stateDir).findLast(({type}) => type === 'phase');
+    return phase?.type === 'phase' ? `, in ${phase.phase}` : '';
+  } catch {
+    return ''; // The journal is being written; the lock is what counts.
+  }
+}
+
+/** Leaves a process behind that finishes the drains: in a session of its own, holding nothing of ours. */
+function drainInBackground(config: Config): void {
+  const [, script = ''] = process.argv;
+  spawn(process.execPath, [script, 'drain', '--quiet', '--config', config.file], {detached: true, stdio: 'ignore', cwd: '/'}).unref();
+}
+
+/** A result for what ended before there was a deploy. */
+export function failedResult(failure: Failure): DeployResult {
+  return {outcome: failure.code === 'STATE_UNCERTAIN' ? 'uncertain' : 'aborted', exit: FAILURES[failure.code].exit, code: failure.code, release: null, revision: null, previous: null, phases: {}, error: failure.message, hint: failure.hint};
+}
+
+/** Who runs the command, for the record: the account, and behind sudo the one who called it. */
+export function requester(env: NodeJS.ProcessEnv): string {
+  const account = process.getuid === undefined ? 'unknown' : accountName();
+  const caller = env['SUDO_USER'];
+  return caller !== undefined && /^[\w.-]{1,64}$/.test(caller) ? `${caller} (as ${account})` : account;
+}
+
+function accountName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return `uid ${process.getuid?.() ?? '?'}`; // An account without a name, as in a container.
+  }
+}
+

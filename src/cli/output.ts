@@ -1,0 +1,42 @@
+import {writeSync} from 'node:fs';
+import {errnoOf} from '../errors.ts';
+
+/** Where a command's words go. A deploy goes on when they can no longer be written. */
+export interface Output {
+  /** Standard output. */
+  out(text: string): void;
+  /** Standard error. */
+  err(text: string): void;
+  readonly terminal: boolean;
+  readonly colour: boolean;
+}
+
+export function openOutput(env: NodeJS.ProcessEnv): Output {
+  const terminal = process.stdout.isTTY;
+  return {
+    out: text => write(1, text),
+    err: text => write(2, text),
+    terminal,
+    colour: wantsColour(env, terminal),
+  };
+}
+
+export function wantsColour(env: NodeJS.ProcessEnv, terminal: boolean): boolean {
+  const force = env['FORCE_COLOR'];
+  if (force !== undefined) return force !== '0' && force !== 'false';
+  if ((env['NO_COLOR'] ?? '') !== '') return false;
+  return terminal && env['TERM'] !== 'dumb';
+}
+
+/** At once, and whole: what is said before a kill is said. Errors: none; a reader that is gone does not stop a deploy. */
+function write(fd: number, text: string): void {
+  const bytes = Buffer.from(text);
+  for (let written = 0; written < bytes.length;) {
+    try {
+      written += writeSync(fd, bytes, written);
+    } catch (error) {
+      // A slow reader of a pipe that somebody made non-blocking: try again. Anybody else is gone for good.
+      if (errnoOf(error) !== 'EAGAIN') return;
+    }
+  }
+}

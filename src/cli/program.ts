@@ -1,0 +1,99 @@
+import {Command, CommanderError, InvalidArgumentError, Option} from 'commander';
+import {DeployError} from '../errors.ts';
+import {makeContext, type Context, type GlobalOptions} from './context.ts';
+import type {Output} from './output.ts';
+
+export interface World {
+  readonly output: Output;
+  readonly env: NodeJS.ProcessEnv;
+  readonly cwd: string;
+  readonly signal: AbortSignal;
+  readonly version: string;
+}
+
+/** Reads the words of the command line and runs what they say. Returns the exit code. Errors: DeployError. */
+export async function runProgram(words: readonly string[], world: World): Promise<number> {
+  let exit = 0;
+  const program = new Command('osyw-deploy');
+  const add = (parent: Command, name: string, summary: string, run: (context: Context, options: Record<string, unknown>) => number | Promise<number>): Command => parent
+    .command(name)
+    .summary(summary)
+    .description(summary)
+    .action(async (options: Record<string, unknown>, command: Command) => {
+      exit = await run(makeContext(command.optsWithGlobals<GlobalOptions>(), world), options);
+    });
+
+  program
+    .description('Puts a revision from svn or git live behind nginx, and loses no request.')
+    .version(world.version, '--version', 'print the version')
+    .option('--config <file>', 'the configuration (default: $OSYW_DEPLOY_CONFIG, ./osyw-deploy.yaml, /etc/osyw-deploy/APP.yaml)')
+    .option('--app <app>', 'look for /etc/osyw-deploy/APP.yaml')
+    .option('--json', 'print JSON on standard output, everything else on standard error')
+    .option('--quiet', 'print failures only')
+    .option('--verbose', 'print what is waited for, and the output of the build')
+    .addHelpText('after', HELP_AFTER)
+    .exitOverride()
+    .configureOutput({writeOut: world.output.out, writeErr: () => undefined});
+
+  program.commandsGroup('Deploy:');
+  add(program, 'init', 'look around and write a commented osyw-deploy.yaml', async context => (await import('./init.ts')).init(context));
+  add(program, 'plan', 'show what `now` would do; change nothing', async (context, options) => (await import('./plan.ts')).plan(context, options))
+    .option('--revision <revision>', 'this revision instead of the newest');
+  withWait(add(program, 'now', 'deploy the newest revision', async (context, options) => (await import('./now.ts')).now(context, options as {revision?: string; force?: boolean; wait: boolean}))
+    .option('--revision <revision>', 'this revision: r41 or 41 for svn, a hash (at least 7 digits) for git')
+    .option('--force', 'deploy even what is unchanged'));
+  withWait(add(program, 'rollback', 'back to the last release that served well', async (context, options) => (await import('./rollback.ts')).rollback(context, options as {to?: string; wait: boolean}))
+    .option('--to <release>', 'back to this one, e.g. 000011'));
+  add(program, 'recover', 'settle whatever a crash left', async (context, options) => (await import('./recover.ts')).recover(context, {dryRun: options['dryRun'] === true}))
+    .option('--dry-run', 'only say what there is to recover');
+
+  program.commandsGroup('Look:');
+  add(program, 'status', 'what serves now (exit 0 running, 1 dead, 3 not running, 4 unknown)', async context => (await import('./status.ts')).status(context));
+  add(program, 'history', 'what was deployed, by whom, how it went', async (context, options) => (await import('./history.ts')).history(context, {limit: options['limit'] as number | undefined}))
+    .addOption(new Option('--limit <n>', 'the newest n only').argParser(count));
+  add(program, 'logs', "the workers' output", async (context, options) => (await import('./logs.ts')).logs(context, {lines: options['lines'] as number, follow: options['follow'] === true}))
+    .addOption(new Option('--lines <n>', 'the last n of each worker').default(20).argParser(count))
+    .option('--follow', 'go on with what comes');
+  const config = program.command('config').summary('check or show the configuration').description('Check or show the configuration.');
+  add(config, 'check', 'say whether the configuration is valid; touch nothing', async context => (await import('./config.ts')).configCheck(context));
+  add(config, 'show', 'print the effective configuration, defaults filled in', async context => (await import('./config.ts')).configShow(context));
+
+  program.commandsGroup('As an init script:');
+  add(program, 'start', 'start the release that served last', async context => (await import('./init-words.ts')).start(context));
+  add(program, 'stop', 'stop the workers; nginx then answers 502', async context => (await import('./init-words.ts')).stop(context));
+  for (const word of ['restart', 'reload']) {
+    add(program, word, 'fresh workers of the same release; no request is lost', async context => (await import('./init-words.ts')).restart(context, word));
+  }
+  program.command('drain', {hidden: true}).action(async (_options, command: Command) => {
+    exit = await (await import('./recover.ts')).drain(makeContext(command.optsWithGlobals<GlobalOptions>(), world));
+  });
+
+  try {
+    await program.parseAsync(words, {from: 'user'});
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return 0;
+    if (error.code === 'commander.help') throw new DeployError('USAGE', 'no command was given', {hint: program.helpInformation().trimEnd()});
+    throw new DeployError('USAGE', error.message.replace(/^error: /, ''), {hint: 'See `osyw-deploy --help`, or `osyw-deploy COMMAND --help`.'});
+  }
+  return exit;
+}
+
+const HELP_AFTER = `
+A first deploy:
+  osyw-deploy init         write osyw-deploy.yaml, then look it through
+  osyw-deploy plan         see what would happen
+  osyw-deploy now          let it happen
+
+Exit codes answer "what is serving now?": 0 the new release (or the same, unchanged);
+1 to 9 and 13 the old one; 10 the new one, something old is left to stop;
+11 the old one again; 12 look before you touch.`;
+
+function withWait(command: Command): Command {
+  return command.option('--no-wait', 'return when the new release serves; the old one drains in the background');
+}
+
+function count(text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('It must be a whole number.');
+  return Number(text);
+}

@@ -1,0 +1,98 @@
+import type {Config} from '../config/config.ts';
+import type {Generation, Release, Worker} from '../deploy/deployment.ts';
+import {portsOf} from '../deploy/tools.ts';
+import {messageOf} from '../errors.ts';
+import {readDrains} from '../state/drains.ts';
+import {deployLockPath, readHolder} from '../state/deploy-lock.ts';
+import {readJournal} from '../state/journal.ts';
+import {readState} from '../state/state-file.ts';
+import {formatDuration} from '../support/durations.ts';
+import {openConnections} from '../workers/connections.ts';
+import {isAlive} from '../workers/process-identity.ts';
+import {wire} from '../wire.ts';
+import type {Context} from './context.ts';
+
+/** As an init script answers. */
+const LSB = {running: 0, dead: 1, notRunning: 3, unknown: 4} as const;
+
+interface ShownWorker {
+  readonly port: number;
+  readonly pid: number;
+  readonly state: 'starting' | 'healthy' | 'unhealthy' | 'draining' | 'dead';
+  readonly started_at: string;
+  readonly restarts: number;
+}
+
+/** `osyw-deploy status`. Exit codes are an init script's: 0 running, 1 dead but recorded, 3 not running, 4 unknown. */
+export async function status(context: Context): Promise<number> {
+  let shown: Awaited<ReturnType<typeof look>>;
+  try {
+    shown = await look(context.loadConfig());
+  } catch (error) {
+    context.output.err(`${messageOf(error)}\n`);
+    return LSB.unknown;
+  }
+  if (context.json) context.output.out(`${JSON.stringify(shown)}\n`);
+  else if (!context.quiet) context.output.out(tell(shown));
+  if (shown.serving === null) return LSB.notRunning;
+  return shown.serving.workers.some(({state}) => state !== 'dead') ? LSB.running : LSB.dead;
+}
+
+async function look(config: Config) {
+  const {serving} = readState(config.stateDir);
+  const tools = wire(config, () => undefined);
+  const drains = readDrains(config.stateDir);
+  const connections = await openConnections(drains.flatMap(({generation}) => portsOf(generation)));
+  return {
+    app: config.app,
+    serving: serving === null ? null : {
+      release: serving.release.id, revision: serving.release.revision, since: serving.since,
+      workers: await Promise.all(serving.workers.map(worker => shownServing(worker, serving.release, tools.health.check))),
+    },
+    draining: drains.map(({generation, since}) => ({
+      release: generation.release.id, revision: generation.release.revision,
+      workers: generation.workers.map(worker => shownWorker(worker, isAlive(worker.process) ? 'draining' : 'dead')),
+      connections: sum(generation, connections),
+      since,
+    })),
+    deploy: deployNow(config.stateDir),
+    pending: null,
+    upstream: {name: config.nginx.upstream, file: config.nginx.file, ports: tools.upstream.filePorts()},
+  };
+}
+
+async function shownServing(worker: Worker, release: Release, check: (release: Release, worker: Worker) => Promise<{good: boolean}>): Promise<ShownWorker> {
+  if (!isAlive(worker.process)) return shownWorker(worker, 'dead');
+  return shownWorker(worker, (await check(release, worker)).good ? 'healthy' : 'unhealthy');
+}
+
+function shownWorker(worker: Worker, state: ShownWorker['state']): ShownWorker {
+  return {port: worker.port, pid: worker.process.pid, state, started_at: worker.startedAt, restarts: 0};
+}
+
+function sum(generation: Generation, connections: ReadonlyMap<number, number>): number {
+  return portsOf(generation).reduce((total, port) => total + (connections.get(port) ?? 0), 0);
+}
+
+/** The deploy at hand: the journal's open one, as long as whoever holds the lock lives. */
+function deployNow(stateDir: string): {id: string; phase: string; revision: string | null; since: string} | null {
+  const holder = readHolder(deployLockPath(stateDir));
+  if (holder?.process === undefined || !isAlive(holder.process)) return null;
+  const entries = readJournal(stateDir);
+  const [first] = entries;
+  const phase = entries.findLast(({type}) => type === 'phase');
+  if (first?.type !== 'deploy' || entries.some(({type}) => type === 'closed')) return null;
+  const revision = entries.find(({type}) => type === 'revision');
+  return {id: first.id, phase: phase?.type === 'phase' ? phase.phase : 'update', revision: revision?.type === 'revision' ? revision.revision : null, since: first.at};
+}
+
+function tell(shown: Awaited<ReturnType<typeof look>>): string {
+  const lines = [`${shown.app}: ${shown.serving === null ? 'nothing serves' : `release ${shown.serving.release} (${shown.serving.revision}) serves since ${shown.serving.since}`}`];
+  for (const {port, pid, state, started_at: startedAt} of shown.serving?.workers ?? []) {
+    lines.push(`  port ${port}  pid ${String(pid).padEnd(8)} ${state.padEnd(9)} up ${state === 'dead' ? '-' : formatDuration(Date.now() - Date.parse(startedAt))}`);
+  }
+  for (const drain of shown.draining) lines.push(`release ${drain.release} (${drain.revision}) drains since ${drain.since}: ${drain.connections} connections, ports ${drain.workers.map(({port}) => port).join(', ')}`);
+  if (shown.deploy !== null) lines.push(`deploy ${shown.deploy.id} of ${shown.deploy.revision ?? '?'} is in ${shown.deploy.phase}`);
+  lines.push(`upstream ${shown.upstream.name} in ${shown.upstream.file}: ports ${shown.upstream.ports.join(', ') || 'none'}`, '');
+  return lines.join('\n');
+}

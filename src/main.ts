@@ -1,0 +1,54 @@
+import {openOutput} from './cli/output.ts';
+import {DeployError, FAILURES} from './errors.ts';
+
+declare const __OSYW_VERSION__: string;
+
+const words = process.argv.slice(2);
+if (words.length === 1 && words[0] === '--version') {
+  process.stdout.write(`${__OSYW_VERSION__}\n`);
+} else {
+  process.exitCode = await main();
+}
+
+async function main(): Promise<number> {
+  // Releases must be readable for the workers' account; what is secret is made with a mode of its own.
+  process.umask(0o022);
+  const output = openOutput(process.env);
+  const interrupted = interruptible();
+  try {
+    const {runProgram} = await import('./cli/program.ts');
+    return await runProgram(words, {output, env: process.env, cwd: currentDirectory(), signal: interrupted, version: __OSYW_VERSION__});
+  } catch (error) {
+    const {asFailure} = await import('./deploy/run.ts');
+    const {failedResult} = await import('./cli/change.ts');
+    const {openRenderer} = await import('./cli/renderer.ts');
+    const failure = asFailure(error);
+    if (words.includes('--json')) openRenderer(output, {json: true, quiet: false, verbose: false}).result(failedResult(failure));
+    else output.err(`${failure.code} (exit ${FAILURES[failure.code].exit}): ${failure.message}\n→ ${failure.hint}\n`);
+    return FAILURES[failure.code].exit;
+  }
+}
+
+/** The first signal asks for an end before the switch; the second leaves at once, and the journal stays for `recover`. */
+function interruptible(): AbortSignal {
+  const controller = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(name, () => {
+      if (!controller.signal.aborted) {
+        controller.abort(new DeployError('INTERRUPTED', `interrupted by ${name}`));
+        return;
+      }
+      process.removeAllListeners(name);
+      process.kill(process.pid, name);
+    });
+  }
+  return controller.signal;
+}
+
+function currentDirectory(): string {
+  try {
+    return process.cwd();
+  } catch {
+    return '/'; // It was deleted; only a relative look for the configuration depends on it.
+  }
+}

@@ -1,0 +1,113 @@
+import type {Config} from './config/config.ts';
+import {configHash} from './config/config-hash.ts';
+import type {Report} from './deploy/events.ts';
+import type {DeployTools, Health, Records, Upstream, WorkingCopy, Workers} from './deploy/tools.ts';
+import {checkWorker} from './health/check-worker.ts';
+import {portOwner} from './health/port-owner.ts';
+import {waitUntilHealthy} from './health/wait-until-healthy.ts';
+import {openReleases} from './releases/open-releases.ts';
+import {addToHistory} from './state/history.ts';
+import {readDrains, takeDrain, writeDrain} from './state/drains.ts';
+import {beginJournal, continueJournal, readJournal} from './state/journal.ts';
+import {readState, writeState} from './state/state-file.ts';
+import {findMaster, hasPendingHup, isIdle, nginxChildren} from './upstream/nginx-master.ts';
+import {probeThroughNginx} from './upstream/probe.ts';
+import {portsIn} from './upstream/render-upstream.ts';
+import {reloadAsItStands, replaceUpstream, switchUpstream} from './upstream/switch-upstream.ts';
+import {followLinks, hashOf, putBack, readUpstream} from './upstream/upstream-file.ts';
+import {waitDrained} from './upstream/wait-drained.ts';
+import {launchWorker, newWorkerId} from './workers/launch-worker.ts';
+import {isAlive} from './workers/process-identity.ts';
+import {leasePorts} from './workers/spare-ports.ts';
+import {stopWorker} from './workers/stop-workers.ts';
+import {openWorkingCopy} from './working-copy/open-working-copy.ts';
+
+/** The real tools of one application. */
+export function wire(config: Config, report: Report): DeployTools {
+  let workingCopy: WorkingCopy | undefined;
+  return {
+    config: {
+      app: config.app,
+      hash: configHash(config),
+      count: config.workers.count,
+      keep: config.release.keep,
+      bakeMs: config.bake.forMs,
+      checkIntervalMs: config.check.intervalMs,
+      inPlace: config.release.tree === 'in_place',
+    },
+    workingCopy: () => workingCopy ??= openWorkingCopy(config),
+    releases: openReleases(config),
+    workers: realWorkers(config),
+    health: realHealth(config),
+    upstream: realUpstream(config),
+    records: realRecords(config.stateDir),
+    report,
+  };
+}
+
+function realWorkers(config: Config): Workers {
+  const {ports, host, stop} = config.workers;
+  return {
+    leasePorts: (count, taken, after) => leasePorts({range: ports, host, count, taken, after: after ?? undefined}),
+    newId: (deploy, slot) => newWorkerId(config.app, deploy, slot),
+    launch: (release, plan) => launchWorker(config, release, plan),
+    stop: worker => stopWorker(worker, stop),
+    isAlive: worker => isAlive(worker.process),
+  };
+}
+
+function realHealth(config: Config): Health {
+  return {
+    waitUntilHealthy: (launched, release, relaunch, report, signal) => waitUntilHealthy(launched, {
+      config, release, signal, relaunch,
+      report: (worker, saw) => report({event: 'note', text: `worker ${worker.slot + 1} on ${worker.port}: ${saw}`}),
+    }),
+    check: async (release, worker) => {
+      if (!isAlive(worker.process)) return {good: false, saw: `its process ${worker.process.pid} is dead`, listens: false};
+      const owner = portOwner(config.workers.host, worker.port, worker);
+      if (owner.kind !== 'worker') return {good: false, saw: owner.kind === 'nobody' ? 'nothing listens' : 'a process that is not ours listens there', listens: owner.kind !== 'nobody'};
+      return checkWorker(config, release, worker.port, new AbortController().signal);
+    },
+  };
+}
+
+function realUpstream(config: Config): Upstream {
+  const {nginx, drain} = config;
+  const file = () => followLinks(nginx.file);
+  const bytesOf = (base64: string | null) => base64 === null ? null : Buffer.from(base64, 'base64');
+  return {
+    requireRunning: async () => void await findMaster(nginx),
+    switchTo: (ports, steps) => switchUpstream(config, ports, steps),
+    restore: (oldBytes, steps) => {
+      const bytes = bytesOf(oldBytes);
+      return replaceUpstream(config, bytes, portsIn(bytes?.toString('utf8') ?? ''), steps);
+    },
+    putBack: oldBytes => putBack(file(), bytesOf(oldBytes)),
+    reload: () => reloadAsItStands(config),
+    fileHash: () => hashOf(readUpstream(file())),
+    filePorts: () => portsIn(readUpstream(file())?.toString('utf8') ?? ''),
+    acceptsOnly: async workers => {
+      const master = await findMaster(nginx).catch(() => undefined);
+      if (master === undefined) return undefined;
+      const accepting = nginxChildren(master).filter(({title}) => title === 'worker' || title === 'untitled');
+      const same = accepting.length === workers.length && workers.every(worker => accepting.some(({process}) => process.pid === worker.pid && process.startTime === worker.startTime));
+      return same && !hasPendingHup(master) && isIdle(master) !== false;
+    },
+    probe: async () => nginx.probe === undefined ? undefined : probeThroughNginx(nginx.probe),
+    waitDrained: (nginxWorkers, ports, report) => waitDrained({nginxWorkers, ports, report, ...drain}),
+  };
+}
+
+function realRecords(stateDir: string): Records {
+  return {
+    state: () => readState(stateDir),
+    save: state => writeState(stateDir, state),
+    readJournal: () => readJournal(stateDir),
+    beginJournal: first => beginJournal(stateDir, first),
+    continueJournal: () => continueJournal(stateDir),
+    addToHistory: line => addToHistory(stateDir, line),
+    drains: () => readDrains(stateDir),
+    writeDrain: drain => writeDrain(stateDir, drain),
+    takeDrain: deploy => takeDrain(stateDir, deploy),
+  };
+}
