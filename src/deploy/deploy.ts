@@ -55,20 +55,30 @@ export async function deploy(request: Request, tools: DeployTools, signal: Abort
     return abort(cause, made, before, tools, run);
   }
   let was: BeforeSwitch = {intent: undefined, oldNginxWorkers: [], before, historyNow};
-  let fault: string | undefined;
-  try {
-    fault = await run.phase('switch', async () => {
+  const live = await run.phase('switch', async () => {
+    try {
       const {oldNginxWorkers} = await tools.upstream.switchTo(portsOf(generation), journalSwitch(run, intent => {
         was = {...was, intent};
       }));
       was = {...was, oldNginxWorkers};
-      run.journal?.append({type: 'switched', workers: generation.workers, oldNginxWorkers});
-      return confirm(generation, tools);
-    });
+    } catch (cause) {
+      return {refused: cause};
+    }
+    return nowLive(generation, was, tools, run);
+  });
+  return 'refused' in live ? abort(live.refused, made, before, tools, run) : settle(generation, live, was, tools, run);
+}
+
+/** nginx uses the new workers: whether they do well there, or why that could not even be put on record. */
+export type Live = {readonly fault: string | undefined} | {readonly unrecorded: unknown};
+
+export async function nowLive(generation: Generation, was: BeforeSwitch, tools: DeployTools, run: Run): Promise<Live> {
+  try {
+    run.journal?.append({type: 'switched', workers: generation.workers, oldNginxWorkers: was.oldNginxWorkers});
+    return {fault: await confirm(generation, tools)};
   } catch (cause) {
-    return abort(cause, made, before, tools, run);
+    return {unrecorded: cause};
   }
-  return settle(generation, fault, was, tools, run);
 }
 
 /** What is still needed, after the switch, of how things were before it. */
@@ -80,11 +90,23 @@ export interface BeforeSwitch {
   readonly historyNow: boolean;
 }
 
-/** From the switch on: bake, then record; or back, when the new release failed. Recovery comes here, too. */
-export async function settle(generation: Generation, fault: string | undefined, was: BeforeSwitch, tools: DeployTools, run: Run): Promise<Deployed> {
-  let reason = fault;
-  if (reason === undefined && tools.config.bakeMs > 0) reason = await run.phase('bake', () => bake(generation, tools));
-  return reason === undefined ? recordServing(generation, was, tools, run) : rollBack(generation, reason, was, tools, run);
+/**
+ * From the switch on: bake, then record; or back, when the new release failed. Recovery comes here, too.
+ * Nothing is taken back because it could not be written down.
+ */
+export async function settle(generation: Generation, live: Live, was: BeforeSwitch, tools: DeployTools, run: Run): Promise<Deployed> {
+  try {
+    if ('unrecorded' in live) throw live.unrecorded;
+    let reason = live.fault;
+    if (reason === undefined && tools.config.bakeMs > 0) reason = await run.phase('bake', () => bake(generation, tools));
+    return reason === undefined ? recordServing(generation, was, tools, run) : await rollBack(generation, reason, was, tools, run);
+  } catch (cause) {
+    run.journal?.close();
+    const {message} = asFailure(cause, 'record');
+    const failure: Failure = {code: 'CLEANUP_INCOMPLETE', message: `the new release serves, but that could not be put on record: ${message}`, hint: 'Mend that, then run `osyw-deploy recover`.'};
+    const {id, revision} = generation.release;
+    return {result: resultOf(historyLine(run, {outcome: 'deployed', failure, release: id, revision}), was.before.serving?.release.id ?? null, failure.hint), drain: undefined};
+  }
 }
 
 async function update(request: Request, made: Made, before: State, tools: DeployTools, run: Run, signal: AbortSignal): Promise<string> {
@@ -211,7 +233,7 @@ function recordServing(generation: Generation, was: BeforeSwitch, tools: DeployT
   return {result: resultOf(line, old?.release.id ?? null, null), drain: leaves ? run.id : undefined};
 }
 
-export function stateServing(generation: Generation, {before}: Pick<BeforeSwitch, 'before'>, run: Pick<Run, 'trigger'>): State {
+function stateServing(generation: Generation, {before}: Pick<BeforeSwitch, 'before'>, run: Pick<Run, 'trigger'>): State {
   const {release} = generation;
   const rolledBackFrom = run.trigger === 'rollback' ? before.serving?.release : undefined;
   const entry = {...release, servedAt: generation.since, good: true};
@@ -219,10 +241,9 @@ export function stateServing(generation: Generation, {before}: Pick<BeforeSwitch
   const served = (known ? before.served.map(one => one.id === release.id ? entry : one) : [...before.served, entry])
     .map(one => one.id === rolledBackFrom?.id && one.id !== release.id ? {...one, good: false} : one);
   return {
-    ...before,
+    ...numbered(before, release),
     serving: generation,
     served,
-    nextRelease: Math.max(before.nextRelease, Number(release.id) + 1),
     lastPort: Math.max(...portsOf(generation)),
     leftAlone: rolledBackFrom?.revision ?? null,
   };
@@ -245,8 +266,8 @@ export async function rollBack(generation: Generation, reason: string, was: Befo
     const line = historyLine(run, {outcome: 'rolled_back', failure, release: generation.release.id, revision: generation.release.revision});
     tools.records.writeDrain({version: 1, deploy: run.id, since: new Date().toISOString(), generation, oldNginxWorkers, history: was.historyNow ? null : line});
     if (was.historyNow) tools.records.addToHistory(line);
-    tools.records.save({...before, nextRelease: Math.max(before.nextRelease, Number(generation.release.id) + 1), lastPort: Math.max(...portsOf(generation)), leftAlone: generation.release.revision});
-    if (tools.config.inPlace && old !== null) await tools.workingCopy().update(old.release.revision, new AbortController().signal);
+    tools.records.save({...numbered(before, generation.release), lastPort: Math.max(...portsOf(generation)), leftAlone: generation.release.revision});
+    if (tools.config.inPlace && old !== null) await takeWorkingCopyBack(old.release.revision, tools);
     run.journal?.append({type: 'closed', outcome: 'rolled_back'});
     run.journal?.close();
     return {result: resultOf(line, old?.release.id ?? null, failure.hint), drain: run.id};
@@ -257,22 +278,42 @@ export async function rollBack(generation: Generation, reason: string, was: Befo
 
 /** Gives up before the switch. Never stops a worker that the upstream file names. */
 async function abort(cause: unknown, made: Made, before: State, tools: DeployTools, run: Run): Promise<Deployed> {
-  const failure = asFailure(cause);
+  const failure = asFailure(cause, run.current);
   const ids = {release: made.release?.id ?? null, revision: made.revision};
   if (failure.code === 'STATE_UNCERTAIN') return uncertain(cause, ids, before, run, undefined);
+  const told: string[] = [failure.message];
+  // Whatever the disk says: what was started is stopped. A journal without this line leads recovery to the same.
+  record(() => run.journal?.append({type: 'aborting', code: failure.code, error: failure.message}), told);
   try {
-    run.journal?.append({type: 'aborting', code: failure.code, error: failure.message});
     const started = made.workers.map(({id, port, launched}) => ({id, port, process: launched?.worker().process}));
     const left = await undo({workers: started, release: made.release, existing: made.existing, updated: made.updated}, before, tools);
-    const told = left.length === 0 ? failure : {...failure, message: `${failure.message}\nand these processes of it will not die: ${left.join(', ')}`};
-    const line = historyLine(run, {outcome: 'aborted', failure: told, ...ids});
-    tools.records.addToHistory(line);
-    run.journal?.append({type: 'closed', outcome: 'aborted'});
-    run.journal?.close();
-    return {result: resultOf(line, before.serving?.release.id ?? null, told.hint), drain: undefined};
+    if (left.length > 0) told.push(`and these processes of it will not die: ${left.join(', ')}`);
   } catch (second) {
     return uncertain(second, ids, before, run, failure.message);
   }
+  const line = historyLine(run, {outcome: 'aborted', failure: {...failure, message: told.join('\n')}, ...ids});
+  record(() => {
+    tools.records.addToHistory(line);
+    if (made.release !== undefined) tools.records.save(numbered(before, made.release));
+    run.journal?.append({type: 'closed', outcome: 'aborted'});
+  }, told);
+  run.journal?.close();
+  return {result: {...resultOf(line, before.serving?.release.id ?? null, failure.hint), error: told.join('\n')}, drain: undefined};
+}
+
+/** Writes down what it can; what cannot be written is said once, and recovery does it again. */
+function record(write: () => void, told: string[]): void {
+  try {
+    write();
+  } catch (error) {
+    const said = `This could not be put on record: ${asFailure(error).message}`;
+    if (!told.includes(said)) told.push(said);
+  }
+}
+
+/** The number of a release is used once, whatever became of it. */
+export function numbered(state: State, release: Release): State {
+  return {...state, nextRelease: Math.max(state.nextRelease, Number(release.id) + 1)};
 }
 
 /** Takes back what a deploy made before its switch. May run twice. Returns the pids that will not die. */
@@ -281,14 +322,18 @@ export async function undo(made: {workers: readonly {id: string; port: number; p
   const named = tools.upstream.filePorts().filter(port => made.workers.some(worker => worker.port === port));
   if (named.length > 0) throw new DeployError('STATE_UNCERTAIN', `the upstream file names ports ${named.join(', ')} of the release that failed`);
   const stopped = await Promise.all(made.workers.map(worker => tools.workers.stop(worker)));
-  if (made.release !== undefined) {
-    if (!made.existing) await tools.releases.discard(made.release.id);
-    tools.records.save({...before, nextRelease: Math.max(before.nextRelease, Number(made.release.id) + 1)});
-  }
-  if (made.updated && tools.config.inPlace && before.serving !== null) {
-    await tools.workingCopy().update(before.serving.release.revision, new AbortController().signal);
-  }
+  if (made.release !== undefined && !made.existing) await tools.releases.discard(made.release.id);
+  if (made.updated && tools.config.inPlace && before.serving !== null) await takeWorkingCopyBack(before.serving.release.revision, tools);
   return stopped.flatMap(({left}) => left);
+}
+
+/** The old workers have what they need in memory; a repository that cannot be reached is no reason to leave the rest undone. */
+async function takeWorkingCopyBack(revision: string, tools: DeployTools): Promise<void> {
+  try {
+    await tools.workingCopy().update(revision, new AbortController().signal);
+  } catch (error) {
+    tools.report({event: 'note', text: `the working copy could not be taken back to ${revision}: ${asFailure(error).message}`});
+  }
 }
 
 /** Nothing is stopped and the journal stays open: the next recovery asks again. */

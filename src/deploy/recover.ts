@@ -1,5 +1,5 @@
 import type {Generation, Phase, Release, Trigger, Worker} from './deployment.ts';
-import {confirm, journalSwitch, rollBack, settle, undo, type BeforeSwitch, type Deployed} from './deploy.ts';
+import {confirm, journalSwitch, nowLive, numbered, rollBack, settle, undo, type BeforeSwitch, type Deployed} from './deploy.ts';
 import {historyLine, resultOf, startRun, type Failure, type Run} from './run.ts';
 import {portsOf, type DeployTools} from './tools.ts';
 import {DeployError, FAILURES} from '../errors.ts';
@@ -77,7 +77,7 @@ async function recoverFrom(facts: Unfinished, tools: DeployTools, run: Run): Pro
   if (facts.switched !== undefined) {
     const generation = generationOf(facts, facts.switched.workers);
     if (facts.rollingBack !== undefined) return orUncertain(() => rollBack(generation, facts.rollingBack ?? '', was, tools, run));
-    return orUncertain(async () => settle(generation, await confirm(generation, tools), was, tools, run));
+    return orUncertain(async () => settle(generation, {fault: await confirm(generation, tools)}, was, tools, run));
   }
   if (facts.intent === undefined) return takeBack(facts, tools, run);
   return settleSwitch(facts, facts.intent, was, tools, run);
@@ -109,9 +109,8 @@ async function settleSwitch(facts: Unfinished, intent: SwitchIntent, was: Before
   const {oldNginxWorkers} = hash === intent.newHash ? await upstream.reload() : await upstream.switchTo(portsOf(generation), journalSwitch(run, seen => {
     reached = {...reached, intent: seen};
   }));
-  run.journal?.append({type: 'switched', workers: generation.workers, oldNginxWorkers});
   reached = {...reached, oldNginxWorkers};
-  return orUncertain(async () => settle(generation, await confirm(generation, tools), reached, tools, run));
+  return orUncertain(async () => settle(generation, await nowLive(generation, reached, tools, run), reached, tools, run));
 }
 
 async function takeBack(facts: Unfinished, tools: DeployTools, run: Run): Promise<Deployed> {
@@ -124,6 +123,7 @@ async function takeBack(facts: Unfinished, tools: DeployTools, run: Run): Promis
   if (left.length > 0) throw new DeployError('CLEANUP_INCOMPLETE', `processes of the interrupted deploy ${facts.id} do not die: pids ${left.join(', ')}`);
   const line = historyLine(run, {outcome: 'aborted', failure, release: facts.release?.id ?? null, revision: facts.revision});
   tools.records.addToHistory(line);
+  if (facts.release !== undefined) tools.records.save(numbered(before, facts.release));
   run.journal?.append({type: 'closed', outcome: 'aborted'});
   return {result: resultOf(line, before.serving?.release.id ?? null, failure.hint), drain: undefined};
 }

@@ -1,7 +1,7 @@
 import {randomBytes} from 'node:crypto';
 import type {Outcome, Phase, PhaseTimes, Trigger} from './deployment.ts';
 import type {DeployResult, Report} from './events.ts';
-import {DeployError, FAILURES, messageOf, type FailureCode} from '../errors.ts';
+import {DeployError, FAILURES, errnoOf, messageOf, type FailureCode} from '../errors.ts';
 import type {HistoryLine} from '../state/history.ts';
 import type {Journal} from '../state/journal.ts';
 
@@ -14,6 +14,8 @@ export interface Run {
   readonly phases: PhaseTimes;
   /** Undefined until the first effect: what changes nothing needs no journal. */
   journal: Journal | undefined;
+  /** The phase that runs, or ran last. */
+  current: Phase | undefined;
   phase<T>(phase: Phase, work: () => Promise<T>): Promise<T>;
 }
 
@@ -35,7 +37,9 @@ export function startRun(who: {id: string; trigger: Trigger; requestedBy: string
     ...who,
     phases,
     journal: undefined,
+    current: undefined,
     async phase(phase, work) {
+      run.current = phase;
       run.journal?.append({type: 'phase', phase, state: 'began'});
       report({event: 'phase', phase, state: 'began'});
       const began = performance.now();
@@ -53,8 +57,22 @@ export function startRun(who: {id: string; trigger: Trigger; requestedBy: string
   return run;
 }
 
-export function asFailure(cause: unknown): Failure {
+/** What the machine refuses, a full disk for one, is a failure of the phase that met it and not a bug. Source: errno(3). */
+const REFUSALS: Readonly<Record<string, string>> = {
+  ENOSPC: 'no space is left on the device', EDQUOT: 'the disk quota is used up', EROFS: 'the file system is read-only', EIO: 'the disk failed',
+  EMFILE: 'too many files are open', ENFILE: 'too many files are open', ENOMEM: 'no memory is left', EAGAIN: 'no more processes may be started',
+  EACCES: 'permission is denied', EPERM: 'permission is denied', ENOTDIR: 'a part of the path is not a directory', ELOOP: 'a link stands where none may be',
+};
+const CODE_OF_PHASE: Readonly<Record<Phase, FailureCode>> = {
+  update: 'UPDATE_FAILED', build: 'BUILD_FAILED', start: 'START_FAILED', check: 'NEVER_HEALTHY', switch: 'SWITCH_REFUSED',
+  bake: 'CLEANUP_INCOMPLETE', drain: 'CLEANUP_INCOMPLETE', record: 'CLEANUP_INCOMPLETE',
+};
+
+/** A thrown value as a failure; `phase` is where it was thrown. */
+export function asFailure(cause: unknown, phase: Phase = 'update'): Failure {
   if (cause instanceof DeployError) return {code: cause.code, message: cause.message, hint: cause.hint};
+  const refusal = REFUSALS[errnoOf(cause) ?? ''];
+  if (refusal !== undefined) return {code: CODE_OF_PHASE[phase], message: `${refusal}: ${messageOf(cause)}`, hint: 'Mend that and deploy again; what was begun is taken back.'};
   return {code: 'INTERNAL', message: cause instanceof Error ? (cause.stack ?? cause.message) : messageOf(cause), hint: FAILURES.INTERNAL.hint};
 }
 

@@ -40,8 +40,13 @@ export function tryLock(path: string, command: string): HeldLock | {readonly hel
     return {heldBy: readHolder(path)};
   }
   const holder: LockHolder = {process: identify(process.pid), command, since: new Date().toISOString()};
-  ftruncateSync(fd);
-  writeSync(fd, JSON.stringify(holder), 0);
+  try {
+    ftruncateSync(fd);
+    writeSync(fd, JSON.stringify(holder), 0);
+  } catch (error) {
+    // The record is for people; on a full disk the lock holds without it.
+    if (errnoOf(error) === undefined) throw error;
+  }
   return {
     release: () => {
       ftruncateSync(fd);

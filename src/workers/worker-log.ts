@@ -1,4 +1,4 @@
-import {closeSync, constants, fchownSync, fstatSync, mkdirSync, openSync, readSync} from 'node:fs';
+import {closeSync, constants, fchownSync, fstatSync, lstatSync, mkdirSync, openSync, readSync} from 'node:fs';
 import {dirname} from 'node:path';
 import {DeployError, messageOf} from '../errors.ts';
 
@@ -17,7 +17,8 @@ export function openWorkerLog(path: string, owner: {uid: number; gid: number} | 
   try {
     mkdirSync(dirname(path), {recursive: true, mode: 0o755});
     const flags = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK | constants.O_NOCTTY;
-    const fd = openSync(path, flags, 0o640);
+    const open = () => openSync(path, flags, 0o640);
+    const fd = owner === undefined || isOursAlone(dirname(path)) ? open() : asAccount(owner, open);
     const stat = fstatSync(fd);
     if (!stat.isFile() || stat.nlink !== 1) {
       closeSync(fd);
@@ -27,6 +28,29 @@ export function openWorkerLog(path: string, owner: {uid: number; gid: number} | 
     return {fd, path, offset: stat.size};
   } catch (error) {
     throw new DeployError('START_FAILED', `cannot write the worker's log ${path}: ${messageOf(error)}`, {hint: 'Mend `workers.log` or the rights of its directory.', cause: error});
+  }
+}
+
+/** Whether nobody else can put a link into this path: every directory of it belongs to root or to us, and only they write there. */
+function isOursAlone(directory: string): boolean {
+  for (let path = directory; ; path = dirname(path)) {
+    const {uid, mode} = lstatSync(path);
+    const sticky = (mode & 0o1000) !== 0;
+    if ((uid !== 0 && uid !== process.getuid?.()) || ((mode & 0o022) !== 0 && !sticky) || (mode & constants.S_IFMT) === constants.S_IFLNK) return false;
+    if (path === '/') return true;
+  }
+}
+
+/** What root opens where the worker's account may write, it opens with that account's rights: a link there leads no further than they do. */
+function asAccount<T>({uid, gid}: {uid: number; gid: number}, open: () => T): T {
+  if (process.getuid?.() !== 0 || uid === 0) return open();
+  process.setegid?.(gid);
+  process.seteuid?.(uid);
+  try {
+    return open();
+  } finally {
+    process.seteuid?.(0);
+    process.setegid?.(0);
   }
 }
 
