@@ -4,7 +4,7 @@ import type {Config} from '../config/config.ts';
 import {deploy, type Deployed} from '../deploy/deploy.ts';
 import type {DeployEvent, DeployResult, Request} from '../deploy/events.ts';
 import {finishDrain} from '../deploy/finish-drain.ts';
-import {recover} from '../deploy/recover.ts';
+import {recover, unfinished} from '../deploy/recover.ts';
 import {releasesToKeep} from '../deploy/retention.ts';
 import {asFailure, startRun, type Failure} from '../deploy/run.ts';
 import type {DeployTools} from '../deploy/tools.ts';
@@ -102,6 +102,8 @@ export async function pruneReleases(config: Config, tools: DeployTools, command:
   const lock = tryLock(deployLockPath(config.stateDir), command);
   if (!isLock(lock)) return;
   try {
+    // What a killed deploy switched to is not in the state yet, and must not be taken for rubbish.
+    if (unfinished(tools.records.readJournal()) !== undefined) return;
     const state = tools.records.state();
     const keep = releasesToKeep(state, tools.records.drains(), tools.config.keep);
     const served = state.served.filter(({id}) => keep.includes(id));

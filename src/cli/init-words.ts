@@ -20,7 +20,7 @@ export function start(context: Context): Promise<number> {
     const {serving, served} = work.tools.records.state();
     if (serving !== null) {
       const checks = await Promise.all(serving.workers.map(worker => work.tools.health.check(serving.release, worker)));
-      if (checks.every(({good}) => good)) return ended('unchanged', serving.release, serving.release.id);
+      if (checks.every(({good}) => good) && portsOf(serving).join() === work.tools.upstream.filePorts().join()) return ended('unchanged', serving.release, serving.release.id);
     }
     const release = serving?.release ?? [...served].sort((a, b) => a.servedAt.localeCompare(b.servedAt)).at(-1);
     if (release === undefined) throw new DeployError('USAGE', 'no release ever served, so there is nothing to start', {hint: '`osyw-deploy now` deploys the newest revision.'});

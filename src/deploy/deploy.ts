@@ -3,7 +3,7 @@ import type {Generation, ProcessIdentity, Release, Worker} from './deployment.ts
 import type {DeployResult, Request} from './events.ts';
 import {asFailure, historyLine, newDeployId, resultOf, startRun, type Failure, type Run} from './run.ts';
 import {portsOf, type DeployTools} from './tools.ts';
-import {DeployError} from '../errors.ts';
+import {DeployError, FAILURES} from '../errors.ts';
 import type {State} from '../state/state-file.ts';
 import type {SwitchIntent, SwitchSteps} from '../upstream/switch-upstream.ts';
 import type {LaunchedWorker} from '../workers/launch-worker.ts';
@@ -219,15 +219,15 @@ async function bake(generation: Generation, tools: DeployTools): Promise<string 
 }
 
 /** Makes the new generation the serving one, durably, and leaves the old one to be drained. */
-function recordServing(generation: Generation, was: BeforeSwitch, tools: DeployTools, run: Run): Deployed {
+export function recordServing(generation: Generation, was: BeforeSwitch, tools: DeployTools, run: Run): Deployed {
   const {before} = was;
   const {release} = generation;
   const line = historyLine(run, {outcome: 'deployed', failure: undefined, release: release.id, revision: release.revision});
   const old = before.serving;
   const leaves = old !== null && old.deploy !== run.id;
   if (leaves) tools.records.writeDrain({version: 1, deploy: run.id, since: new Date().toISOString(), generation: old, oldNginxWorkers: was.oldNginxWorkers, history: was.historyNow ? null : line});
-  if (!leaves || was.historyNow) tools.records.addToHistory(line);
   tools.records.save(stateServing(generation, was, run));
+  if (!leaves || was.historyNow) tools.records.addToHistory(line);
   run.journal?.append({type: 'closed', outcome: 'deployed'});
   run.journal?.close();
   return {result: resultOf(line, old?.release.id ?? null, null), drain: leaves ? run.id : undefined};
@@ -257,9 +257,7 @@ export async function rollBack(generation: Generation, reason: string, was: Befo
   run.journal?.append({type: 'rolling_back', reason, intent: intent ?? null});
   tools.report({event: 'note', text: `${reason}; switching back`});
   try {
-    if (old !== null && !old.workers.every(worker => tools.workers.isAlive(worker))) {
-      throw new DeployError('STATE_UNCERTAIN', `${reason}; and workers of the old release ${old.release.id} are dead, so there is no way back`);
-    }
+    if (old !== null && !old.workers.some(worker => tools.workers.isAlive(worker))) return noWayBack(generation, reason, was, tools, run);
     const steps: SwitchSteps = {intend: () => undefined, reloading: () => undefined};
     const {oldNginxWorkers} = intent?.oldBytes == null ? await tools.upstream.switchTo([], steps) : await tools.upstream.restore(intent.oldBytes, steps);
     run.journal?.append({type: 'rolled_back', oldNginxWorkers});
@@ -274,6 +272,13 @@ export async function rollBack(generation: Generation, reason: string, was: Befo
   } catch (cause) {
     return uncertain(cause, {release: generation.release.id, revision: generation.release.revision}, before, run, reason);
   }
+}
+
+/** The new release fails and the old one is dead: what nginx uses is on record, and a person has to look. */
+function noWayBack(generation: Generation, reason: string, was: BeforeSwitch, tools: DeployTools, run: Run): Deployed {
+  const {result, drain} = recordServing(generation, was, tools, run);
+  const error = `${reason}; and no worker of the old release ${was.before.serving?.release.id ?? '?'} lives, so there is no way back`;
+  return {result: {...result, outcome: 'uncertain', exit: FAILURES.STATE_UNCERTAIN.exit, code: 'STATE_UNCERTAIN', error, hint: 'nginx uses the new release. See `osyw-deploy logs`, then deploy a revision that works.'}, drain};
 }
 
 /** Gives up before the switch. Never stops a worker that the upstream file names. */

@@ -1,5 +1,5 @@
 import type {Generation, Phase, Release, Trigger, Worker} from './deployment.ts';
-import {confirm, journalSwitch, nowLive, numbered, rollBack, settle, undo, type BeforeSwitch, type Deployed} from './deploy.ts';
+import {confirm, journalSwitch, nowLive, numbered, recordServing, rollBack, settle, undo, type BeforeSwitch, type Deployed} from './deploy.ts';
 import {historyLine, resultOf, startRun, type Failure, type Run} from './run.ts';
 import {portsOf, type DeployTools} from './tools.ts';
 import {DeployError, FAILURES} from '../errors.ts';
@@ -44,7 +44,8 @@ export function unfinished(entries: readonly JournalEntry[]): Unfinished | undef
     release: last('release')?.release,
     existing: last('release')?.existing ?? false,
     workers: [...workers.values()],
-    intent: last('switching')?.intent,
+    // The first: a recovery that switched once more saw nginx workers that had the new configuration already.
+    intent: entries.find((entry): entry is Extract<JournalEntry, {type: 'switching'}> => entry.type === 'switching')?.intent,
     reloading: last('reloading') !== undefined,
     switched: last('switched'),
     rollingBack: last('rolling_back')?.reason,
@@ -77,6 +78,9 @@ async function recoverFrom(facts: Unfinished, tools: DeployTools, run: Run): Pro
   if (facts.switched !== undefined) {
     const generation = generationOf(facts, facts.switched.workers);
     if (facts.rollingBack !== undefined) return orUncertain(() => rollBack(generation, facts.rollingBack ?? '', was, tools, run));
+    // After a reboot, or when everything was killed, there is nothing to judge and nothing to go back to.
+    const anybody = [...generation.workers, ...(before.serving?.workers ?? [])].some(worker => tools.workers.isAlive(worker));
+    if (!anybody) return recordServing(generation, was, tools, run);
     return orUncertain(async () => settle(generation, {fault: await confirm(generation, tools)}, was, tools, run));
   }
   if (facts.intent === undefined) return takeBack(facts, tools, run);
@@ -131,10 +135,10 @@ async function takeBack(facts: Unfinished, tools: DeployTools, run: Run): Promis
 /** The state names it already; only the last lines were missing. */
 function closeRecorded(generation: Generation, tools: DeployTools, run: Run): Deployed {
   const line = historyLine(run, {outcome: 'deployed', failure: undefined, release: generation.release.id, revision: generation.release.revision});
-  const drains = tools.records.drains().some(({deploy}) => deploy === run.id);
-  if (!drains) tools.records.addToHistory(line);
+  const drain = tools.records.drains().find(({deploy}) => deploy === run.id);
+  if (drain === undefined || drain.history === null) tools.records.addToHistory(line);
   run.journal?.append({type: 'closed', outcome: 'deployed'});
-  return {result: resultOf(line, null, null), drain: drains ? run.id : undefined};
+  return {result: resultOf(line, null, null), drain: drain?.deploy};
 }
 
 function generationOf(facts: Unfinished, workers: readonly Worker[]): Generation {

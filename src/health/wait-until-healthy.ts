@@ -85,7 +85,7 @@ async function untilHealthy(first: LaunchedWorker, needs: HealthNeeds, deadline:
     }
     if (ended) throw new UnhealthyWorker(everGood ? 'NEVER_HEALTHY' : 'START_FAILED', describeFailure(worker, needs, life.how, last));
     if (late) throw new UnhealthyWorker('NEVER_HEALTHY', describeFailure(worker, needs, `was not healthy after ${formatDuration(performance.now() - began)}`, last));
-    if (last?.good === true && owner?.kind === 'worker') {
+    if (last?.good === true && owner?.kind === 'worker' && life.kind === 'running') {
       everGood = true;
       inARow++;
       needs.report(worker, `passed ${inARow} of ${check.consecutive}`);
@@ -94,7 +94,7 @@ async function untilHealthy(first: LaunchedWorker, needs: HealthNeeds, deadline:
       inARow = 0;
       if (last?.good === false) needs.report(worker, last.saw);
     }
-    await untilNextCheck(worker, last?.good === false && !last.listens ? Math.min(NOT_LISTENING_POLL_MS * launchedTogether, check.intervalMs) : check.intervalMs, signal);
+    await untilNextCheck(worker, life.kind === 'starting' || (last?.good === false && !last.listens) ? Math.min(NOT_LISTENING_POLL_MS * launchedTogether, check.intervalMs) : check.intervalMs, signal);
   }
 }
 

@@ -36,7 +36,9 @@ export function readHistory(stateDir: string): HistoryLine[] {
 export function addToHistory(stateDir: string, line: HistoryLine): void {
   const path = historyPath(stateDir);
   const before = existsSync(path) ? (readRegularFile(path) ?? Buffer.alloc(0)) : Buffer.alloc(0);
-  if (before.includes(`"id":${JSON.stringify(line.id)}`)) return;
+  // A line that was cut off does not count: this one may be the second try.
+  const whole = before.subarray(0, before.lastIndexOf('\n') + 1);
+  if (whole.includes(`"id":${JSON.stringify(line.id)}`)) return;
   const fd = openSync(path, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
   try {
     const torn = before.length > 0 && before.at(-1) !== 0x0a;

@@ -1,4 +1,4 @@
-import {closeSync, constants, openSync} from 'node:fs';
+import {closeSync, constants, fstatSync, ftruncateSync, openSync} from 'node:fs';
 import {join} from 'node:path';
 import {crc32} from 'node:zlib';
 import type {Phase, Release, Trigger, Worker} from '../deploy/deployment.ts';
@@ -81,13 +81,31 @@ export function continueJournal(stateDir: string): Journal {
     const whole = Buffer.concat(decodeJournal(bytes, path).map(encodeLine));
     if (!whole.equals(bytes)) replaceFile(path, whole, {mode: 0o600});
   }
-  const fd = openSync(path, constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW);
-  let open = true;
+  const open = () => openSync(path, constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW);
+  let fd: number | undefined = open();
+  let length = fstatSync(fd).size;
   return {
-    append: (...entries) => appendDurably(fd, Buffer.concat(entries.map(entry => encodeLine(stamped(entry))))),
+    append: (...entries) => {
+      const bytes = Buffer.concat(entries.map(entry => encodeLine(stamped(entry))));
+      fd ??= open();
+      try {
+        appendDurably(fd, bytes);
+        length += bytes.length;
+      } catch (error) {
+        // Half a line must not come to stand before a whole one; and a descriptor whose sync failed is not used again.
+        const broken = fd;
+        fd = undefined;
+        try {
+          ftruncateSync(broken, length);
+        } finally {
+          closeSync(broken);
+        }
+        throw error;
+      }
+    },
     close: () => {
-      if (open) closeSync(fd);
-      open = false;
+      if (fd !== undefined) closeSync(fd);
+      fd = undefined;
     },
   };
 }

@@ -1,9 +1,10 @@
-import {chmodSync, linkSync, mkdirSync, unlinkSync} from 'node:fs';
+import {chmodSync, existsSync, linkSync, mkdirSync, unlinkSync} from 'node:fs';
 import {join} from 'node:path';
 import {crc32} from 'node:zlib';
 import type {Generation, Release} from '../deploy/deployment.ts';
 import {DeployError, messageOf} from '../errors.ts';
 import {ignoreMissing, readRegularFile, replaceFile} from './atomic-file.ts';
+import {readHistory} from './history.ts';
 
 /** A release that served, newest last. */
 export interface ServedRelease extends Release {
@@ -29,18 +30,21 @@ export interface State {
 
 export const EMPTY_STATE: State = {version: 1, serving: null, nextRelease: 1, lastPort: null, served: [], leftAlone: null};
 
-/** Errors: STATE_UNCERTAIN when neither the file nor the one before it can be read; missing altogether is an empty state. */
+/**
+ * Errors: STATE_UNCERTAIN when the file is damaged, of another version, or gone though something was deployed. The file before
+ * it is there for people: what it says was true once, and a guess about processes is worse than a question.
+ */
 export function readState(stateDir: string): State {
   const path = statePath(stateDir);
-  const [now, before] = [readOne(path), readOne(`${path}.prev`)];
-  if (now instanceof Error && before !== undefined && !(before instanceof Error)) return before;
-  const found = now ?? before;
-  if (found === undefined) return EMPTY_STATE;
-  if (found instanceof Error) {
-    throw new DeployError('STATE_UNCERTAIN', `the state cannot be read: ${found.message}`,
-      {hint: `Nothing was touched. See which workers run and what nginx's upstream names; then mend or move away ${path} and its .prev.`});
-  }
-  return found;
+  const found = readOne(path);
+  if (found !== undefined && !(found instanceof Error)) return found;
+  if (found === undefined && !everDeployed(stateDir)) return EMPTY_STATE;
+  throw new DeployError('STATE_UNCERTAIN', `the state cannot be read: ${found?.message ?? `${path} is gone, though the history says that something was deployed`}`,
+    {hint: `Nothing was touched. See which workers run (\`ss -ltnp\`) and what nginx's upstream names. ${path}.prev holds the state before; to begin anew, move ${stateDir} away.`});
+}
+
+function everDeployed(stateDir: string): boolean {
+  return existsSync(`${statePath(stateDir)}.prev`) || readHistory(stateDir).some(({outcome}) => outcome === 'deployed');
 }
 
 /** Durable on return; the state before it stays as `state.json.prev`. */

@@ -40,7 +40,7 @@ export function newWorkerId(app: string, deploy: string, slot: number): string {
   return `${app}/${deploy}/${slot}/${randomBytes(6).toString('hex')}`;
 }
 
-/** How long after its launcher's end a daemon may stay out of sight: it has no mark when it overwrote its environment. */
+/** How long a daemon may stay out of sight before its pid file is written: it has no mark when it overwrote its environment. */
 const DAEMON_OUT_OF_SIGHT_MS = 2000;
 
 /**
@@ -73,6 +73,7 @@ export async function launchWorker(config: Config, release: Release, plan: Worke
   child.unref();
   const launcher: ProcessIdentity = {pid: child.pid, startTime: processStat(child.pid)?.startTime ?? 0, bootId: bootId()};
 
+  const launched = performance.now();
   let ended: {code: number | null; signal: string | null; at: number} | undefined;
   let onEnd: (() => void) | undefined;
   child.once('exit', (code, signal) => {
@@ -92,7 +93,13 @@ export async function launchWorker(config: Config, release: Release, plan: Worke
   };
 
   const life = (): WorkerLife => {
-    if (ended === undefined) return {kind: 'running', process: launcher};
+    if (ended === undefined) {
+      if (pidFile === undefined) return {kind: 'running', process: launcher};
+      daemon ??= findDaemon();
+      if (daemon !== undefined && isAlive(daemon)) return {kind: 'running', process: daemon};
+      // It may be about to become a daemon; after a while it is one that stays in the foreground.
+      return performance.now() - launched < DAEMON_OUT_OF_SIGHT_MS ? {kind: 'starting'} : {kind: 'running', process: launcher};
+    }
     if (ended.signal !== null) return {kind: 'ended', how: `was ended by ${ended.signal}`};
     if (ended.code !== 0 || pidFile === undefined) {
       const remedy = ended.code === 0 ? ' (an application that turns itself into a daemon needs `workers.pid_file`)' : '';

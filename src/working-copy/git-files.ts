@@ -1,5 +1,6 @@
 import {existsSync, readFileSync, statSync} from 'node:fs';
 import {dirname, join, resolve} from 'node:path';
+import {lstatIfThere} from '../support/lstat-if-there.ts';
 
 /** Where git keeps its files for a work tree. They differ from `.git` in a linked work tree. */
 export interface GitDirectories {
@@ -11,8 +12,8 @@ export interface GitDirectories {
 /** Undefined when there is no work tree at this very path; one of a parent directory is somebody else's. */
 export function gitDirectories(workingCopy: string): GitDirectories | undefined {
   const dotGit = join(workingCopy, '.git');
-  const stat = statSync(dotGit, {throwIfNoEntry: false});
-  if (stat === undefined) return undefined;
+  if (lstatIfThere(dotGit) === undefined) return undefined;
+  const stat = statSync(dotGit);
   if (stat.isDirectory()) return {own: dotGit, common: commonOf(dotGit)};
   const link = /^gitdir: (.+)$/m.exec(readFileSync(dotGit, 'utf8'))?.[1];
   if (link === undefined) return undefined;
@@ -27,7 +28,8 @@ function commonOf(own: string): string {
 
 /** The branch that is checked out, without `refs/heads/`; undefined when HEAD is detached. */
 export function checkedOutBranch(directories: GitDirectories): string | undefined {
-  return /^ref: refs\/heads\/(.+)\n?$/.exec(readFileSync(join(directories.own, 'HEAD'), 'utf8'))?.[1];
+  const head = join(directories.own, 'HEAD');
+  return existsSync(head) ? /^ref: refs\/heads\/(.+)\n?$/.exec(readFileSync(head, 'utf8'))?.[1] : undefined;
 }
 
 const UNFINISHED: Readonly<Record<string, string>> = {

@@ -27,8 +27,6 @@ const RECONNECT_AFTER_MS = [250, 750, 1500];
 const LOCK_WAITS_MS = [100, 300, 600, 1200, 2500, 5000];
 /** Longer ago, and somebody may have edited since. */
 const LOOK_IS_FRESH_MS = 3000;
-/** In our own clone until its first files are complete: what stands there then is nobody's work. */
-const CLONING = 'osyw-cloning';
 
 interface Look {
   readonly at: number;
@@ -46,6 +44,8 @@ export function openGitWorkingCopy(config: Config): WorkingCopy {
   const {workingCopy, url, timeoutMs} = config.source;
   const git = openGit(config);
   const checkedFile = join(config.stateDir, 'git', 'osyw-checked');
+  /** There until the first files of our own clone are complete: what stands in the work tree then is nobody's work. */
+  const cloningFile = join(config.stateDir, 'git', 'osyw-cloning');
   let lookBegun: Promise<Look> | undefined;
   let lookedEarly = false;
   let source: Source | undefined;
@@ -102,7 +102,7 @@ export function openGitWorkingCopy(config: Config): WorkingCopy {
   };
 
   /** A command that talks to the repository: a server that does not answer is asked again, a few times. */
-  const ask = async (args: readonly string[], remote: GitRemote, signal: AbortSignal, cwd = existsSync(workingCopy) ? workingCopy : '/'): Promise<GitRun> => {
+  const ask = async (args: readonly string[], remote: GitRemote, signal: AbortSignal, cwd = gitDirectories(workingCopy) === undefined ? '/' : workingCopy): Promise<GitRun> => {
     const deadline = performance.now() + timeoutMs;
     for (let tries = 0; ; tries++) {
       const result = await git.run(args, {cwd, remote, signal});
@@ -167,18 +167,19 @@ export function openGitWorkingCopy(config: Config): WorkingCopy {
       source = {remote, branch};
     }
     const {remote, branch} = source;
+    if (directories !== undefined && existsSync(cloningFile)) {
+      const head = await git.run(['rev-parse', '--verify', 'HEAD'], {cwd: workingCopy, signal});
+      // A branch with a commit is a finished clone, be it that somebody else finished it.
+      if (head.exitCode === 0) unlinkSync(cloningFile);
+      else directories = undefined;
+    }
     if (directories === undefined) {
       lookBegun = undefined;
       await initialise(remote, branch, signal);
-      directories = gitDirectories(workingCopy);
-      if (directories === undefined) throw new DeployError('UPDATE_FAILED', `git init left no repository in ${workingCopy}.`);
-    }
-    const cloning = join(directories.own, CLONING);
-    if (existsSync(cloning)) {
       await fetch(remote, branch, sha, signal);
       await refuseUnsupported(git, workingCopy, sha, undefined, signal);
       await local(['reset', '--hard', sha], signal);
-      unlinkSync(cloning);
+      unlinkSync(cloningFile);
       writeFileSync(checkedFile, sha, {mode: 0o600});
       return;
     }
@@ -244,10 +245,10 @@ export function openGitWorkingCopy(config: Config): WorkingCopy {
 
   /** An empty repository that follows the branch; its files come with the first update. */
   const initialise = async (remote: GitRemote, branch: string, signal: AbortSignal): Promise<void> => {
-    refuseForeignDirectory(workingCopy);
+    if (!existsSync(cloningFile)) refuseForeignDirectory(workingCopy);
     mkdirSync(workingCopy, {recursive: true});
+    writeFileSync(cloningFile, '', {mode: 0o600});
     await local(['init', '--quiet', `--initial-branch=${branch}`, '.'], signal);
-    writeFileSync(join(workingCopy, '.git', CLONING), '');
     for (const [key, value] of [
       ['remote.origin.url', remote.url], ['remote.origin.fetch', '+refs/heads/*:refs/remotes/origin/*'],
       [`branch.${branch}.remote`, 'origin'], [`branch.${branch}.merge`, `refs/heads/${branch}`],
@@ -319,7 +320,7 @@ export function openGitWorkingCopy(config: Config): WorkingCopy {
   };
 
   const restoreMissing = async (paths: readonly string[], signal: AbortSignal): Promise<void> => {
-    await git.must(['checkout-index', '-z', '--stdin'], {cwd: workingCopy, signal, input: paths.map(path => `${path}\0`).join('')});
+    await git.must(['checkout-index', '-u', '-z', '--stdin'], {cwd: workingCopy, signal, input: paths.map(path => `${path}\0`).join('')});
   };
 
   const exportTo: WorkingCopy['exportTo'] = async (dir, revision, signal) => {

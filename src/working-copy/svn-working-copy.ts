@@ -1,4 +1,4 @@
-import {existsSync, readFileSync, readdirSync, mkdirSync, statSync, writeFileSync} from 'node:fs';
+import {existsSync, readFileSync, readdirSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync} from 'node:fs';
 import {dirname, join, relative} from 'node:path';
 import {pathToFileURL} from 'node:url';
 import type {Config} from '../config/config.ts';
@@ -37,6 +37,7 @@ export function openSvnWorkingCopy(config: Config): WorkingCopy {
   const configuredUrl = url === undefined ? undefined : asUrl(url);
   const treesFile = join(config.stateDir, 'svn', 'osyw-trees.json');
   const verifiedFile = join(config.stateDir, 'svn', 'osyw-verified');
+  const checkingOutFile = join(config.stateDir, 'svn', 'osyw-checking-out');
   let lookBegun: Promise<Look> | undefined;
   let lookedEarly = false;
   /** The tree of rN can live at a path that N itself did not have yet: after a move of a parent directory. Then this one has it. */
@@ -53,7 +54,10 @@ export function openSvnWorkingCopy(config: Config): WorkingCopy {
   const look = async (signal: AbortSignal): Promise<Look> => {
     const at = performance.now();
     if (!isWorkingCopy(workingCopy)) return {at, found: undefined};
-    const [info, status, version] = await Promise.all([localInfo(signal), localStatus(signal), svn.version(signal)]);
+    const reading = Promise.all([localInfo(signal), localStatus(signal), svn.version(signal)]);
+    // A checkout that died before it had a database is begun anew.
+    if (existsSync(checkingOutFile) && await reading.then(() => false, () => true)) return {at, found: undefined};
+    const [info, status, version] = await reading;
     return {at, found: {info, status, version}};
   };
 
@@ -123,7 +127,9 @@ export function openSvnWorkingCopy(config: Config): WorkingCopy {
 
   const checkOut = async (number: number, signal: AbortSignal): Promise<void> => {
     if (configuredUrl === undefined) throw nothingToDeployFrom(workingCopy);
+    if (existsSync(checkingOutFile)) putStumpAside(workingCopy);
     refuseForeignDirectory(workingCopy);
+    writeFileSync(checkingOutFile, '', {mode: 0o600});
     mkdirSync(dirname(workingCopy), {recursive: true});
     // The peg is the revision, not HEAD: a URL that was deleted later still has its old revisions.
     const peg = revisionsWithTree.get(number) ?? number;
@@ -152,6 +158,7 @@ export function openSvnWorkingCopy(config: Config): WorkingCopy {
         hint: `Look with \`svn status ${workingCopy}\` and \`svnversion ${workingCopy}\`.`,
       });
     }
+    rmSync(checkingOutFile, {force: true});
     writeFileSync(verifiedFile, verifiedStamp(number) ?? '', {mode: 0o600});
   };
 
@@ -308,6 +315,13 @@ function nothingToDeployFrom(workingCopy: string): DeployError {
   return new DeployError('UPDATE_FAILED', `${workingCopy} is not a working copy, and source.url is not set.`, {
     hint: 'Set source.url, then the first deploy checks it out; or check it out yourself.',
   });
+}
+
+/** What a broken-off checkout of ours left. Should anybody have put files there since, they stay where they can be found. */
+function putStumpAside(workingCopy: string): void {
+  if (!isWorkingCopy(workingCopy)) return;
+  if (readdirSync(workingCopy).length === 1) rmSync(join(workingCopy, '.svn'), {recursive: true});
+  else renameSync(workingCopy, `${workingCopy}.broken-${Date.now()}`);
 }
 
 function refuseForeignDirectory(workingCopy: string): void {
