@@ -63,6 +63,9 @@ async function changeApplication(context: Context, config: Config, renderer: Ren
     lock.release();
   }
   log.info({event: 'result', ...deployed.result});
+  const patience = () => context.output.err('The new release serves; the old one is being drained. The same signal again leaves at once, and the next command takes that up.\n');
+  if (deployed.drain !== undefined && context.signal.aborted) patience();
+  else if (deployed.drain !== undefined) context.signal.addEventListener('abort', patience, {once: true});
   if (!wait && deployed.drain !== undefined) {
     drainInBackground(config);
     renderer.result(deployed.result);

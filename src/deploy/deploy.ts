@@ -257,7 +257,9 @@ export async function rollBack(generation: Generation, reason: string, was: Befo
   run.journal?.append({type: 'rolling_back', reason, intent: intent ?? null});
   tools.report({event: 'note', text: `${reason}; switching back`});
   try {
-    if (old !== null && !old.workers.some(worker => tools.workers.isAlive(worker))) return noWayBack(generation, reason, was, tools, run);
+    // When nobody lives, as after a reboot, the file still goes back: `start` then brings the good release.
+    const lives = (one: Generation) => one.workers.some(worker => tools.workers.isAlive(worker));
+    if (old !== null && !lives(old) && lives(generation)) return noWayBack(generation, reason, was, tools, run);
     const steps: SwitchSteps = {intend: () => undefined, reloading: () => undefined};
     const {oldNginxWorkers} = intent?.oldBytes == null ? await tools.upstream.switchTo([], steps) : await tools.upstream.restore(intent.oldBytes, steps);
     run.journal?.append({type: 'rolled_back', oldNginxWorkers});

@@ -28,25 +28,34 @@ export async function finishDrain(held: HeldDrain, tools: DeployTools, run: Pick
     }
   });
   await run.phase('record', async () => {
-    if (drain.history !== null) {
-      const {history} = drain;
-      const worse = failure !== undefined && history.exit === 0;
-      tools.records.addToHistory({
-        ...history,
-        phases: {...history.phases, ...run.phases},
-        ended_at: new Date().toISOString(),
-        ...(worse ? {exit: FAILURES.CLEANUP_INCOMPLETE.exit, code: 'CLEANUP_INCOMPLETE', error: failure?.message ?? null} : {}),
-      });
-    }
-    if (failure === undefined) {
-      held.finish();
-    } else {
-      // Its line is written; what is left is taken up again by the next recovery.
-      tools.records.writeDrain({...drain, history: null});
+    try {
+      recordEnd(held, failure, tools, run);
+    } catch (error) {
+      failure ??= asFailure(error, 'record');
       held.release();
     }
   });
   return failure;
+}
+
+function recordEnd(held: HeldDrain, failure: Failure | undefined, tools: DeployTools, run: Pick<Run, 'phases'>): void {
+  const {drain} = held;
+  if (drain.history !== null) {
+    const worse = failure !== undefined && drain.history.exit === 0;
+    tools.records.addToHistory({
+      ...drain.history,
+      phases: {...drain.history.phases, ...run.phases},
+      ended_at: new Date().toISOString(),
+      ...(worse ? {exit: FAILURES.CLEANUP_INCOMPLETE.exit, code: 'CLEANUP_INCOMPLETE', error: failure.message} : {}),
+    });
+  }
+  if (failure === undefined) {
+    held.finish();
+  } else {
+    // Its line is written; what is left is taken up again by the next recovery.
+    tools.records.writeDrain({...drain, history: null});
+    held.release();
+  }
 }
 
 /** No worker is stopped while the upstream file names its port: a reload by anybody would send requests there. */

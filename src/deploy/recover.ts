@@ -80,6 +80,7 @@ async function recoverFrom(facts: Unfinished, tools: DeployTools, run: Run): Pro
     if (facts.rollingBack !== undefined) return orUncertain(() => rollBack(generation, facts.rollingBack ?? '', was, tools, run));
     // After a reboot, or when everything was killed, there is nothing to judge and nothing to go back to.
     const anybody = [...generation.workers, ...(before.serving?.workers ?? [])].some(worker => tools.workers.isAlive(worker));
+    if (!anybody && tools.config.bakeMs > 0 && before.serving !== null) return orUncertain(() => rollBack(generation, 'everything ended before the bake had passed', was, tools, run));
     if (!anybody) return recordServing(generation, was, tools, run);
     return orUncertain(async () => settle(generation, {fault: await confirm(generation, tools)}, was, tools, run));
   }
@@ -110,10 +111,16 @@ async function settleSwitch(facts: Unfinished, intent: SwitchIntent, was: Before
     return takeBack(facts, tools, run);
   }
   let reached = was;
-  const {oldNginxWorkers} = hash === intent.newHash ? await upstream.reload() : await upstream.switchTo(portsOf(generation), journalSwitch(run, seen => {
-    reached = {...reached, intent: seen};
-  }));
-  reached = {...reached, oldNginxWorkers};
+  try {
+    const {oldNginxWorkers} = hash === intent.newHash ? await upstream.reload() : await upstream.switchTo(portsOf(generation), journalSwitch(run, () => undefined));
+    reached = {...reached, oldNginxWorkers};
+  } catch (error) {
+    if (!(error instanceof DeployError) || error.code !== 'SWITCH_REFUSED') throw error;
+    // nginx will not have the new file; whether it still has that of the killed deploy, only a reload of the old one settles.
+    upstream.putBack(intent.oldBytes);
+    await upstream.reload();
+    return takeBack(facts, tools, run);
+  }
   return orUncertain(async () => settle(generation, await nowLive(generation, reached, tools, run), reached, tools, run));
 }
 

@@ -80,7 +80,7 @@ export interface Upstream {
   restore(oldBytes: string | null, steps: SwitchSteps): Promise<Switched>;
   /** Puts the bytes into the file and tells nginx nothing. */
   putBack(oldBytes: string | null): void;
-  /** Makes nginx use what stands in the file, and watches it. Errors: STATE_UNCERTAIN, SWITCH_REFUSED. */
+  /** Makes nginx use what stands in the file, and watches it. Errors: STATE_UNCERTAIN. */
   reload(): Promise<Switched>;
   /** sha256 of what the file holds; null when there is none. */
   fileHash(): string | null;

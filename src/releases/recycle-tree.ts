@@ -7,9 +7,9 @@ import {asLatin1, inTree, parseLine, scanTree, type Manifest, type ScannedTree, 
 
 /**
  * A file that was written in the same tick of the kernel's clock in which the tree was read keeps its line when it is written
- * once more in that tick. The tick is 4 ms or 10 ms; such files are copied again.
+ * once more in that tick. The tick is 10 ms at most; such files are copied again.
  */
-const CLOCK_TICK_MS = 30;
+const CLOCK_TICK_MS = 12;
 const COPIES_AT_ONCE = 16;
 
 export interface Recycling {
@@ -42,12 +42,23 @@ export async function recycleTree({dir, manifest, found, workingCopy, changed, u
   const touched = new Set<string>();
   const directoriesAreTracked = manifest.vcs === 'svn';
   const source = (path: string) => inTree(workingCopy, path);
-  const target = (path: string) => inTree(dir, path);
+  const realDirectories = new Set(['.']);
+  /** Where to write a path. Its parents are looked at first: by a link to what is shared we would write, or delete, over there. */
+  const target = (path: string): Buffer => {
+    const parent = dirname(path);
+    if (!realDirectories.has(parent)) {
+      const stat = lstatIfThere(target(parent));
+      if (stat !== undefined && !stat.isDirectory()) throw new Error(`${path} is below something that is no directory`);
+      if (stat !== undefined) realDirectories.add(parent);
+    }
+    return inTree(dir, path);
+  };
   const remove = (path: string) => rmSync(target(path), {recursive: true, force: true});
 
-  // 1. What was added since, topmost first: the rest goes with it.
+  // 1. What was added since, or turned into something else (a directory into a link to what is shared), topmost first: the rest
+  //    goes with it. From here on every parent is a directory or missing.
   const removedRoots = new Set<string>();
-  for (const path of [...found.keys()].filter(path => !expected.has(path)).sort()) {
+  for (const path of [...found.keys()].filter(path => expected.get(path)?.charAt(0) !== found.get(path)?.charAt(0)).sort()) {
     if (removedRoots.has(dirname(path))) {
       removedRoots.add(path);
       continue;

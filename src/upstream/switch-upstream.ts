@@ -83,10 +83,15 @@ export async function replaceUpstream(config: Config, bytes: UpstreamBytes, port
     {hint: verdict.masterState === 'T' ? `The master is stopped; let it go on with \`kill -CONT ${master.process.pid}\`. The old upstream file is back.` : "See nginx's error log. The old upstream file is back."});
 }
 
-/** Makes sure that nginx uses what stands in the file now; for recovery, which cannot know what was loaded. */
+/**
+ * Makes sure that nginx uses what stands in the file now; for recovery, which cannot know what was loaded.
+ * Errors: STATE_UNCERTAIN when nginx does not take it, for then nothing is known.
+ */
 export async function reloadAsItStands(config: Config): Promise<Switched> {
   const master = await findMaster(config.nginx);
-  await testInPlace(master, config.nginx, followLinks(config.nginx.file));
+  await testInPlace(master, config.nginx, followLinks(config.nginx.file)).catch((error: unknown) => {
+    throw error instanceof DeployError ? new DeployError('STATE_UNCERTAIN', error.message, {hint: `Nothing was stopped. ${error.hint} Then run \`osyw-deploy recover\`.`}) : error;
+  });
   const before = beforeReload(master);
   const verdict = await reload(config, master, before);
   if (verdict.kind !== 'live') throw new DeployError('STATE_UNCERTAIN', `nginx (master pid ${master.process.pid}) did not reload: ${verdict.kind}`);

@@ -125,6 +125,10 @@ export function openGitWorkingCopy(config: Config): WorkingCopy {
       const {tip, ...found} = await findSource(signal);
       source = found;
       return prefix === undefined || prefix === tip ? tip : await findCommit(prefix, found, tip, signal);
+    } catch (error) {
+      // Nothing of ours runs on after a failure.
+      await lookBegun?.catch(() => {});
+      throw error;
     } finally {
       // The look may still read its configuration from there.
       void Promise.allSettled([lookBegun]).then(() => git.dispose());

@@ -72,6 +72,16 @@ export function openSvnWorkingCopy(config: Config): WorkingCopy {
       lookBegun = look(signal);
       lookBegun.catch(() => {}); // Told by `update`, which awaits it.
     }
+    try {
+      return await askRepository(number, signal);
+    } catch (error) {
+      // Nothing of ours runs on after a failure.
+      await lookBegun?.catch(() => {});
+      throw error;
+    }
+  };
+
+  const askRepository = async (number: number | undefined, signal: AbortSignal): Promise<string> => {
     const from = configuredUrl ?? await localUrl(signal);
     const target = number === undefined ? `${from}@` : `${from}@${number}`;
     const result = await svn.stubborn('info', ['--xml', '-r', number === undefined ? 'HEAD' : String(number), '--', target], {
