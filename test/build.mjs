@@ -1,0 +1,65 @@
+// dist/osyw-deploy.mjs: the whole command in one file, and dist/osyw-deploy.schema.json: the configuration for editors.
+import {chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync} from 'node:fs';
+import {join} from 'node:path';
+import {fileURLToPath, pathToFileURL} from 'node:url';
+import {build} from 'esbuild';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const dist = join(root, 'dist');
+const {version} = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+
+// Some of the packages in the bundle are CommonJS and call `require` for Node's own modules; an ES module has none.
+const BANNER = [
+  '#!/usr/bin/env node',
+  "import {createRequire as __createRequire} from 'node:module';",
+  'const require = __createRequire(import.meta.url);',
+].join('\n');
+
+const common = {bundle: true, platform: 'node', format: 'esm', target: 'node20.19', logLevel: 'warning', absWorkingDir: root};
+
+mkdirSync(dist, {recursive: true});
+await bundleCommand();
+await writeSchema();
+
+async function bundleCommand() {
+  await replacing('osyw-deploy.mjs', async (outfile) => {
+    await build({
+      ...common,
+      entryPoints: ['src/main.ts'],
+      outfile,
+      // Names stay, so that a stack trace can be read.
+      minifyWhitespace: true,
+      minifySyntax: true,
+      legalComments: 'eof',
+      banner: {js: BANNER},
+      define: {__OSYW_VERSION__: JSON.stringify(version)},
+    });
+    chmodSync(outfile, 0o755);
+  });
+}
+
+async function writeSchema() {
+  const source = join(root, 'src/config/json-schema.ts');
+  if (!existsSync(source)) return;
+  await replacing('osyw-deploy.schema.json', async (outfile) => {
+    const compiled = `${outfile}.mjs`;
+    try {
+      await build({...common, entryPoints: [source], outfile: compiled, banner: {js: BANNER}});
+      const {jsonSchema} = await import(pathToFileURL(compiled).href);
+      writeFileSync(outfile, `${JSON.stringify(jsonSchema(), null, 2)}\n`);
+    } finally {
+      rmSync(compiled, {force: true});
+    }
+  });
+}
+
+/** A test that runs at this moment has the old file or the new one, never half of one. */
+async function replacing(name, write) {
+  const unfinished = join(dist, `.${name}.${process.pid}`);
+  try {
+    await write(unfinished);
+    renameSync(unfinished, join(dist, name));
+  } finally {
+    rmSync(unfinished, {force: true});
+  }
+}
