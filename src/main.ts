@@ -1,7 +1,11 @@
+import {closeSync, readFileSync, readdirSync} from 'node:fs';
 import {openOutput} from './cli/output.ts';
 import {DeployError, FAILURES} from './errors.ts';
 
 declare const __OSYW_VERSION__: string;
+
+const LAST_CHECKED_BY_NODE = 15;
+const O_CLOEXEC = 0o2000000;
 
 const words = process.argv.slice(2);
 if (words.length === 1 && words[0] === '--version') {
@@ -11,6 +15,7 @@ if (words.length === 1 && words[0] === '--version') {
 }
 
 async function main(): Promise<number> {
+  closeInherited();
   // Releases must be readable for the workers' account; what is secret is made with a mode of its own.
   process.umask(0o022);
   const output = openOutput(process.env);
@@ -43,6 +48,24 @@ function interruptible(): AbortSignal {
     });
   }
   return controller.signal;
+}
+
+/** What the caller left open and would reach the workers: Node sees to the lowest descriptors, and stops at the first gap behind 15. */
+function closeInherited(): void {
+  for (const name of readdirSync('/proc/self/fd')) {
+    const fd = Number(name);
+    if (fd > LAST_CHECKED_BY_NODE && !closesOnExec(fd)) closeSync(fd);
+  }
+}
+
+/** True for one that is closed already, as that of the directory that was just read. Source: proc(5), fdinfo. */
+function closesOnExec(fd: number): boolean {
+  try {
+    const flags = /^flags:\s*([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '0';
+    return (Number.parseInt(flags, 8) & O_CLOEXEC) !== 0;
+  } catch {
+    return true;
+  }
 }
 
 function currentDirectory(): string {

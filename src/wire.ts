@@ -1,7 +1,10 @@
+import {existsSync} from 'node:fs';
+import {dirname} from 'node:path';
 import type {Config} from './config/config.ts';
 import {configHash} from './config/config-hash.ts';
 import type {Report} from './deploy/events.ts';
 import type {DeployTools, Health, Records, Upstream, WorkingCopy, Workers} from './deploy/tools.ts';
+import {DeployError} from './errors.ts';
 import {checkWorker} from './health/check-worker.ts';
 import {portOwner} from './health/port-owner.ts';
 import {waitUntilHealthy} from './health/wait-until-healthy.ts';
@@ -10,7 +13,7 @@ import {addToHistory} from './state/history.ts';
 import {readDrains, takeDrain, writeDrain} from './state/drains.ts';
 import {beginJournal, continueJournal, readJournal} from './state/journal.ts';
 import {readState, writeState} from './state/state-file.ts';
-import {findMaster, hasPendingHup, isIdle, nginxChildren} from './upstream/nginx-master.ts';
+import {findMaster, findMasters, hasPendingHup, isIdle, nginxChildren} from './upstream/nginx-master.ts';
 import {probeThroughNginx} from './upstream/probe.ts';
 import {portsIn} from './upstream/render-upstream.ts';
 import {reloadAsItStands, replaceUpstream, switchUpstream} from './upstream/switch-upstream.ts';
@@ -33,6 +36,7 @@ export function wire(config: Config, report: Report): DeployTools {
       keep: config.release.keep,
       bakeMs: config.bake.forMs,
       checkIntervalMs: config.check.intervalMs,
+      longestDrainMs: config.drain.deadlineMs + config.workers.stop.timeoutMs + 10_000,
       inPlace: config.release.tree === 'in_place',
     },
     workingCopy: () => workingCopy ??= openWorkingCopy(config),
@@ -76,7 +80,10 @@ function realUpstream(config: Config): Upstream {
   const file = () => followLinks(nginx.file);
   const bytesOf = (base64: string | null) => base64 === null ? null : Buffer.from(base64, 'base64');
   return {
-    requireRunning: async () => void await findMaster(nginx),
+    requireRunning: async () => {
+      file();
+      await findMaster(nginx);
+    },
     switchTo: (ports, steps) => switchUpstream(config, ports, steps),
     restore: (oldBytes, steps) => {
       const bytes = bytesOf(oldBytes);
@@ -85,10 +92,11 @@ function realUpstream(config: Config): Upstream {
     putBack: oldBytes => putBack(file(), bytesOf(oldBytes)),
     reload: () => reloadAsItStands(config),
     fileHash: () => hashOf(readUpstream(file())),
-    filePorts: () => portsIn(readUpstream(file())?.toString('utf8') ?? ''),
+    filePorts: () => existsSync(dirname(nginx.file)) ? portsIn(readUpstream(file())?.toString('utf8') ?? '') : [],
     acceptsOnly: async workers => {
-      const master = await findMaster(nginx).catch(() => undefined);
+      const {fitting: [master, second]} = await findMasters(nginx);
       if (master === undefined) return undefined;
+      if (second !== undefined) throw new DeployError('STATE_UNCERTAIN', `several nginx masters run (pids ${master.process.pid}, ${second.process.pid}); which one sends the requests cannot be told`);
       const accepting = nginxChildren(master).filter(({title}) => title === 'worker' || title === 'untitled');
       const same = accepting.length === workers.length && workers.every(worker => accepting.some(({process}) => process.pid === worker.pid && process.startTime === worker.startTime));
       return same && !hasPendingHup(master) && isIdle(master) !== false;

@@ -73,7 +73,7 @@ async function changeApplication(context: Context, config: Config, renderer: Ren
   }
   const own = deployed.drain === undefined ? undefined : await finishOne(tools, deployed.drain, deployed.result);
   const failure = own ?? (await beside).find(one => one !== undefined);
-  await pruneReleases(config, tools, command);
+  await pruneReleases(config, tools, command).catch((error: unknown) => report({event: 'note', text: `old releases could not be removed: ${asFailure(error).message}`}));
   const result = failure === undefined || deployed.result.exit !== 0 ? deployed.result
     : {...deployed.result, exit: FAILURES.CLEANUP_INCOMPLETE.exit, code: 'CLEANUP_INCOMPLETE' as const, error: failure.message, hint: failure.hint};
   renderer.result(result);
@@ -86,8 +86,12 @@ export function finishDrains(tools: DeployTools, except: readonly string[], rend
     if (event.event === 'note') renderer.event(event);
   });
   return Promise.all(tools.records.drains().filter(({deploy: id}) => !except.includes(id)).map(async ({deploy: id}) => {
-    const held = tools.records.takeDrain(id);
-    return held === undefined ? undefined : finishDrain(held, tools, {...quiet, phases: {}});
+    try {
+      const held = tools.records.takeDrain(id);
+      return held === undefined ? undefined : await finishDrain(held, tools, {...quiet, phases: {}});
+    } catch (error) {
+      return asFailure(error, 'drain');
+    }
   }));
 }
 

@@ -24,6 +24,7 @@ export async function runProgram(words: readonly string[], world: World): Promis
     });
 
   program
+    .configureHelp({showGlobalOptions: true})
     .description('Puts a revision from svn or git live behind nginx, and loses no request.')
     .version(world.version, '--version', 'print the version')
     .option('--config <file>', 'the configuration (default: $OSYW_DEPLOY_CONFIG, ./osyw-deploy.yaml, /etc/osyw-deploy/APP.yaml)')

@@ -39,7 +39,7 @@ function plainRenderer(output: Output, {quiet, verbose}: {quiet: boolean; verbos
   return {
     event: event => {
       if (quiet) return;
-      if (event.event === 'phase' && event.state === 'ended') output.out(`${event.phase.padEnd(7)} ${formatDuration(event.ms ?? 0)}\n`);
+      if (event.event === 'phase' && event.state === 'ended') output.out(`${paint(output, 1, event.phase.padEnd(7))} ${formatDuration(event.ms ?? 0)}\n`);
       if (event.event === 'output' && verbose) output.out(`        | ${plainText(event.line)}\n`);
       if (event.event === 'note' && verbose && event.text !== lastNote) output.out(`        ${plainText(event.text)}\n`);
       if (event.event === 'note') lastNote = event.text;
@@ -103,7 +103,7 @@ function tellResult(output: Output, result: DeployResult, quiet: boolean): void 
   }
   // What ended before it began has nothing to sum up.
   if (result.error !== null && result.revision === null && Object.keys(result.phases).length === 0) return;
-  if (!quiet || result.error !== null) (result.error === null ? output.out : output.err)(`${summary(result)}\n`);
+  if (!quiet || result.error !== null) (result.error === null ? output.out : output.err)(`${paint(output, result.error === null ? 32 : 31, summary(result))}\n`);
 }
 
 /** The last line: what happened, and what serves now. */

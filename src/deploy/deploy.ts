@@ -5,6 +5,7 @@ import {asFailure, historyLine, newDeployId, resultOf, startRun, type Failure, t
 import {portsOf, type DeployTools} from './tools.ts';
 import {DeployError, FAILURES} from '../errors.ts';
 import type {State} from '../state/state-file.ts';
+import {formatDuration} from '../support/durations.ts';
 import type {SwitchIntent, SwitchSteps} from '../upstream/switch-upstream.ts';
 import type {LaunchedWorker} from '../workers/launch-worker.ts';
 
@@ -326,7 +327,7 @@ export function numbered(state: State, release: Release): State {
 /** Takes back what a deploy made before its switch. May run twice. Returns the pids that will not die. */
 export async function undo(made: {workers: readonly {id: string; port: number; process: ProcessIdentity | undefined}[]; release: Release | undefined; existing: boolean; updated: boolean}, before: State, tools: DeployTools): Promise<number[]> {
   // A switch that failed has put the file back; if it still names one of these ports, traffic may be on its way there.
-  const named = tools.upstream.filePorts().filter(port => made.workers.some(worker => worker.port === port));
+  const named = made.workers.length === 0 ? [] : tools.upstream.filePorts().filter(port => made.workers.some(worker => worker.port === port));
   if (named.length > 0) throw new DeployError('STATE_UNCERTAIN', `the upstream file names ports ${named.join(', ')} of the release that failed`);
   const stopped = await Promise.all(made.workers.map(worker => tools.workers.stop(worker)));
   if (made.release !== undefined && !made.existing) await tools.releases.discard(made.release.id);
@@ -377,8 +378,13 @@ export function takenPorts(before: State, tools: DeployTools): Set<number> {
 }
 
 async function untilFewDrains(tools: DeployTools, signal: AbortSignal): Promise<void> {
+  const deadline = performance.now() + tools.config.longestDrainMs;
   for (let told = false; tools.records.drains().length >= MOST_DRAINS; told = true) {
     const [oldest] = tools.records.drains();
+    if (performance.now() > deadline) {
+      throw new DeployError('START_FAILED', `${MOST_DRAINS} generations still drain after ${formatDuration(tools.config.longestDrainMs)}, the oldest is release ${oldest?.generation.release.id ?? '?'}`,
+        {hint: 'See `osyw-deploy status`; `osyw-deploy recover` says what will not end.'});
+    }
     if (!told) tools.report({event: 'note', text: `waiting for release ${oldest?.generation.release.id ?? '?'} to drain: ${MOST_DRAINS} drain already`});
     await delay(DRAINS_POLL_MS, undefined, {signal});
   }

@@ -115,6 +115,8 @@ export interface DeployTools {
     readonly keep: number;
     readonly bakeMs: number;
     readonly checkIntervalMs: number;
+    /** After so long a drain that is still there has failed. */
+    readonly longestDrainMs: number;
     readonly inPlace: boolean;
   };
   workingCopy(): WorkingCopy;

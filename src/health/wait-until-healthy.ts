@@ -120,8 +120,8 @@ function describeFailure(worker: LaunchedWorker, {config, release}: HealthNeeds,
   if (life.kind === 'running') {
     const elsewhere = listensOn({id: worker.id, process: life.process}).filter(({port}) => port !== worker.port || last?.good === false && !last.listens);
     if (elsewhere.length > 0) lines.push(`  it listens on ${elsewhere.map(({address, port}) => `${address}:${port}`).join(', ')}, not on ${host}:${worker.port}`);
-    lines.push(`  to repeat the check: ${repeatCheck(config.check, host, worker.port)}`);
   }
+  lines.push(`  to repeat the check: ${repeatCheck(config.check, host, worker.port)}`);
   const output = lastLines(worker.logFile, worker.logOffset, SHOWN_LINES);
   lines.push(output.length === 0 ? `  it wrote nothing to ${worker.logFile}` : `  the end of its output, ${worker.logFile}:`, ...output.map(line => `  | ${line}`));
   return lines.join('\n');

@@ -5,7 +5,7 @@ import type {ProcessIdentity} from '../deploy/deployment.ts';
 import {DeployError} from '../errors.ts';
 import type {Command} from '../support/run-command.ts';
 import {runCommand} from '../support/run-command.ts';
-import {allPids, childrenOf, commandLine, identify, isDead, processStat, readProcFile, readProcLink} from '../workers/process-identity.ts';
+import {accountIdOf, allPids, childrenOf, commandLine, identify, isDead, processStat, readProcFile, readProcLink} from '../workers/process-identity.ts';
 
 /** The running nginx that the configuration means, proved through /proc; its pid file is not asked. */
 export interface NginxMaster {
@@ -24,31 +24,44 @@ export interface NginxChild {
 const MASTER_TITLE = 'nginx: master process ';
 
 /**
- * Finds the master by its title, binary and main file.
- * Errors: SWITCH_REFUSED when none runs, or when several would fit.
+ * Finds the master by its title, account, binary and main file.
+ * Errors: SWITCH_REFUSED when none runs, when several would fit, or in the middle of a binary upgrade.
  */
 export async function findMaster(nginx: NginxConfig): Promise<NginxMaster> {
-  const binary = realPath(nginx.binary);
-  const masters = allPids().flatMap(pid => masterAt(pid) ?? []).filter(master => master.binary === undefined || realPath(master.binary) === binary);
-  const wanted = await mainFile(nginx);
-  const fitting: NginxMaster[] = [];
-  for (const master of masters) {
-    if (wanted === undefined || realPath(await mainFileOf(master.args, nginx)) === realPath(wanted)) {
-      fitting.push({process: master.process, binary: master.binary ?? nginx.binary, args: master.args});
-    }
-  }
+  const {fitting, others} = await findMasters(nginx);
   const [found, second] = fitting;
-  const which = `${nginx.binary}${wanted === undefined ? '' : ` -c ${wanted}`}`;
+  const which = [nginx.binary, ...mainArgs(nginx)].join(' ');
   if (found === undefined) {
-    const others = masters.length === 0 ? '' : ` (running with another main file: ${masters.map(({process: {pid}, args}) => `pid ${pid} ${args.join(' ')}`).join('; ')})`;
-    throw new DeployError('SWITCH_REFUSED', `nginx is not running: no master process of ${which}${others}`,
+    const running = others.length === 0 ? '' : ` (running with another main file: ${others.map(({process: {pid}, args}) => `pid ${pid} ${args.join(' ')}`).join('; ')})`;
+    throw new DeployError('SWITCH_REFUSED', `nginx is not running: no master process of ${which}${running}`,
       {hint: 'Start nginx, or say in `nginx.binary`, `nginx.conf` and `nginx.prefix` which one is meant.'});
   }
   if (second !== undefined) {
     throw new DeployError('SWITCH_REFUSED', `several nginx masters run as ${which}: pids ${fitting.map(({process: {pid}}) => pid).join(', ')}`,
       {hint: 'Say in `nginx.conf` which main file is meant.'});
   }
+  const successor = nginxChildren(found).find(({process: {pid}, title}) => title === 'untitled' && childrenOf(pid).length > 0);
+  if (successor !== undefined) {
+    throw new DeployError('SWITCH_REFUSED', `nginx is in the middle of a binary upgrade: masters ${found.process.pid} and ${successor.process.pid}`,
+      {hint: `End it first: \`kill -QUIT ${found.process.pid}\` keeps the new binary.`});
+  }
   return found;
+}
+
+/** Every master that the configuration could mean, and those of the same binary with another main file. */
+export async function findMasters(nginx: NginxConfig): Promise<{fitting: NginxMaster[]; others: NginxMaster[]}> {
+  const binary = realPath(nginx.binary);
+  const masters = allPids().flatMap(pid => masterAt(pid) ?? []).filter(master => master.binary === undefined || realPath(master.binary) === binary);
+  const wanted = await mainFile(nginx);
+  const [fitting, others]: [NginxMaster[], NginxMaster[]] = [[], []];
+  for (const {process, binary: running = nginx.binary, args} of masters) {
+    const file = wanted === undefined ? undefined : await mainFileOf(args, nginx);
+    if (file === undefined || wanted === undefined || realPath(file) === realPath(wanted)) fitting.push({process, binary: running, args});
+    // A title has no more room than arguments and environment had at the start, so its end may be cut off.
+    else if (args.includes('-c') && args.at(-2) === '-c' && wanted.startsWith(file)) fitting.push({process, binary: running, args: mainArgs(nginx)});
+    else others.push({process, binary: running, args});
+  }
+  return {fitting, others};
 }
 
 /** The children of the master that live now. Those that end at this moment may or may not be among them. */
@@ -84,6 +97,9 @@ function masterAt(pid: number): {process: ProcessIdentity; binary: string | unde
   const stat = processStat(pid);
   const self = identify(pid);
   if (stat === undefined || isDead(stat) || self === undefined) return undefined;
+  // Anybody can give a process this title, and the arguments in it are used again: it must be root's or our own.
+  const owner = accountIdOf(pid);
+  if (owner !== 0 && owner !== process.getuid?.()) return undefined;
   // A fork that has no title yet looks like a master; its parent is one.
   if ((commandLine(stat.ppid)[0] ?? '').startsWith(MASTER_TITLE)) return undefined;
   return {
@@ -124,11 +140,22 @@ async function mainFileOf(args: readonly string[], nginx: NginxConfig): Promise<
 }
 
 /** What the binary was built with. With a prefix of its own, a main file below the built-in prefix moves along. */
-async function builtWith(binary: string): Promise<{conf: string | undefined; prefix: string | undefined}> {
-  const {stderr} = await runCommand({file: binary, args: ['-V']}, {env: {LC_ALL: 'C.UTF-8'}, timeoutMs: 10_000});
-  const option = (name: string) => new RegExp(`--${name}=(\\S+)`).exec(stderr)?.[1];
-  return {conf: option('conf-path'), prefix: option('prefix')};
+async function builtWith(binary: string): Promise<BuiltWith> {
+  let known = builds.get(binary);
+  if (known === undefined) {
+    const {stderr} = await runCommand({file: binary, args: ['-V']}, {env: {LC_ALL: 'C.UTF-8'}, timeoutMs: 10_000});
+    const option = (name: string) => new RegExp(`--${name}=(\\S+)`).exec(stderr)?.[1];
+    known = {conf: option('conf-path'), prefix: option('prefix')};
+    builds.set(binary, known);
+  }
+  return known;
 }
+
+interface BuiltWith {
+  readonly conf: string | undefined;
+  readonly prefix: string | undefined;
+}
+const builds = new Map<string, BuiltWith>();
 
 function realPath(path: string): string {
   try {

@@ -1,18 +1,24 @@
+import {statSync} from 'node:fs';
+import {setTimeout as delay} from 'node:timers/promises';
 import type {Config} from '../config/config.ts';
 import type {ProcessIdentity} from '../deploy/deployment.ts';
 import {DeployError, messageOf} from '../errors.ts';
 import {runCommand} from '../support/run-command.ts';
+import {lastLines} from '../workers/worker-log.ts';
 import {signalProcess} from '../workers/process-identity.ts';
 import {SYSTEM_PATH} from '../workers/worker-environment.ts';
-import {findMaster, nginxChildren, type NginxMaster} from './nginx-master.ts';
+import {findMaster, findMasters, nginxChildren, type NginxMaster} from './nginx-master.ts';
 import {beforeReload, observeReload, type BeforeReload, type ReloadVerdict} from './observe-reload.ts';
 import {HEADER, mayReplace, renderUpstream} from './render-upstream.ts';
-import {testAside, testInPlace} from './test-configuration.ts';
+import {testAside, testInPlace, type TestedConfiguration} from './test-configuration.ts';
 import {followLinks, hashOf, makeLive, putBack, readUpstream, writeCandidate, type UpstreamBytes} from './upstream-file.ts';
 
 /** How long nginx may take to carry a reload out. It gives up a taken port after 2.5 s, and parsing may resolve names. */
 const RELOAD_TIMEOUT_MS = 15_000;
 const RELOAD_COMMAND_TIMEOUT_MS = 60_000;
+/** How long a restart may leave nginx without a master. */
+const RESTART_TIMEOUT_MS = 5000;
+const RESTART_POLL_MS = 50;
 
 /** Durable before the first effect of a switch: with it the old file can be put back and the old nginx workers told from the new. */
 export interface SwitchIntent {
@@ -64,8 +70,10 @@ export async function replaceUpstream(config: Config, bytes: UpstreamBytes, port
     oldBytes: old?.toString('base64') ?? null, oldHash: hashOf(old), newHash: hashOf(bytes),
   });
   let verdict: ReloadVerdict;
+  let told = () => '';
   try {
-    await putInPlace(config, master, file, old, bytes);
+    const {errorLog} = await putInPlace(config, master, file, old, bytes);
+    told = errorsFrom(errorLog);
     steps.reloading();
     verdict = await reload(config, master, before);
   } catch (error) {
@@ -75,7 +83,7 @@ export async function replaceUpstream(config: Config, bytes: UpstreamBytes, port
   if (verdict.kind === 'live') return {oldNginxWorkers: workersOf(master, before)};
   putBack(file, old);
   if (verdict.kind === 'failed') {
-    throw new DeployError('SWITCH_REFUSED', `nginx was told to reload and kept its old configuration, though \`nginx -t\` had passed${verdict.said}`,
+    throw new DeployError('SWITCH_REFUSED', `nginx was told to reload and kept its old configuration, though \`nginx -t\` had passed${verdict.said}${told()}`,
       {hint: "See nginx's error log: a taken `listen` port shows only there (\"still could not bind\"). The old upstream file is back."});
   }
   await settleUnclear(config, master, before, verdict);
@@ -98,20 +106,19 @@ export async function reloadAsItStands(config: Config): Promise<Switched> {
   return {oldNginxWorkers: workersOf(master, before)};
 }
 
-async function putInPlace(config: Config, master: NginxMaster, file: string, old: UpstreamBytes, bytes: UpstreamBytes): Promise<void> {
+async function putInPlace(config: Config, master: NginxMaster, file: string, old: UpstreamBytes, bytes: UpstreamBytes): Promise<TestedConfiguration> {
   if (bytes === null) {
     putBack(file, null);
-    await testInPlace(master, config.nginx, file);
-    return;
+    return testInPlace(master, config.nginx, file);
   }
   const candidate = writeCandidate(file, bytes);
   // Where the test cannot be had aside, the file is in place while it is tested. A reload by somebody else
   // in that moment would load it: harmless, because its workers are healthy by now.
-  const tested = old !== null && await testAside(master, config.nginx, file, candidate);
+  const tested = old === null ? undefined : await testAside(master, config.nginx, file, candidate);
   const now = readUpstream(file);
   if (hashOf(now) !== hashOf(old)) throw new DeployError('SWITCH_REFUSED', `${file} was changed by somebody else a moment ago`, {hint: 'Look at it, then deploy again.'});
   makeLive(candidate, file);
-  if (!tested) await testInPlace(master, config.nginx, file);
+  return tested ?? testInPlace(master, config.nginx, file);
 }
 
 async function reload(config: Config, master: NginxMaster, before: BeforeReload): Promise<ReloadVerdict> {
@@ -133,17 +140,41 @@ async function reload(config: Config, master: NginxMaster, before: BeforeReload)
   return verdict.kind === 'failed' ? {...verdict, said} : verdict;
 }
 
+/** What nginx adds to its error log from now on and does not let pass: `nginx -t` ignores a taken port, and only the log names it. */
+function errorsFrom(errorLog: string | undefined): () => string {
+  const offset = errorLog === undefined ? 0 : statSync(errorLog, {throwIfNoEntry: false})?.size ?? 0;
+  return () => {
+    const lines = errorLog === undefined ? [] : lastLines(errorLog, offset, 50).filter(line => /\[(emerg|alert|crit)\]/.test(line));
+    return [...new Set(lines.map(line => line.replace(/^.*?\[(?=emerg|alert|crit)/, '[')))].map(line => `\n${line}`).join('');
+  };
+}
+
 /**
  * A reload that was asked for may still be carried out. As long as the master has not begun, it will read the old bytes that are back;
  * else it is asked once more and watched to the end, so that nothing read in between stays loaded.
  */
 async function settleUnclear(config: Config, master: NginxMaster, before: BeforeReload, verdict: Extract<ReloadVerdict, {kind: 'unclear'}>): Promise<void> {
-  if (verdict.pending || verdict.masterState === 'gone') return;
+  if (verdict.pending) return;
+  if (verdict.masterState === 'gone') return settleRestart(config);
   const again = beforeReload(master);
   const second = await reload(config, master, {accepting: [...before.accepting, ...again.accepting], all: [...before.all, ...again.all]});
   if (second.kind === 'unclear' && second.pending && second.masterState === 'T') return;
   if (second.kind !== 'live') {
     throw new DeployError('STATE_UNCERTAIN', `nginx (master pid ${master.process.pid}, state ${verdict.masterState}) did not answer a reload, nor the one that should take it back`);
+  }
+}
+
+/** nginx was restarted while we watched; the new one may have read the file before the old bytes were back. */
+async function settleRestart(config: Config): Promise<void> {
+  const deadline = performance.now() + RESTART_TIMEOUT_MS;
+  while (performance.now() < deadline) {
+    const {fitting: [master]} = await findMasters(config.nginx);
+    if (master !== undefined) {
+      const verdict = await reload(config, master, beforeReload(master));
+      if (verdict.kind === 'live') return;
+      throw new DeployError('STATE_UNCERTAIN', `nginx was restarted during the switch, and its new master (pid ${master.process.pid}) does not reload`);
+    }
+    await delay(RESTART_POLL_MS);
   }
 }
 

@@ -9,30 +9,34 @@ const TEST_TIMEOUT_MS = 30_000;
 /** Binds the candidate over the live file where only the test sees it. Its words are arguments, never text of the script. */
 const BOUND_TEST = 'mount --bind -- "$1" "$2" && shift 2 && exec "$@"';
 
+/** What a test that passed tells beside: where the main context's errors go, when it says so. */
+export interface TestedConfiguration {
+  readonly errorLog: string | undefined;
+}
+
 /**
  * Tests nginx's whole configuration with `candidate` in place of `live`, while everybody else still sees the old file.
- * False where no private mount namespace can be had (not root, or no file to bind over); then nothing was tested.
+ * Undefined where no private mount namespace can be had (not root, or no file to bind over); then nothing was tested.
  * Errors: SWITCH_REFUSED with nginx's words, the file at fault, and whether that is ours.
  */
-export async function testAside(master: NginxMaster, nginx: NginxConfig, live: string, candidate: string): Promise<boolean> {
-  if (process.getuid?.() !== 0) return false;
+export async function testAside(master: NginxMaster, nginx: NginxConfig, live: string, candidate: string): Promise<TestedConfiguration | undefined> {
+  if (process.getuid?.() !== 0) return undefined;
   const test = testCommand(master, nginx);
   const result = await run({file: 'unshare', args: ['--mount', '--propagation', 'private', '--', 'sh', '-c', BOUND_TEST, 'sh', candidate, live, test.file, ...test.args]});
-  if (result.spawnError !== undefined || /^(unshare|mount|sh):/m.test(result.stderr)) return false;
-  judge(result, live);
-  return true;
+  if (result.spawnError !== undefined || /^(unshare|mount|sh):/m.test(result.stderr)) return undefined;
+  return judge(result, live);
 }
 
 /** Tests the configuration as it stands. Errors: as `testAside`. */
-export async function testInPlace(master: NginxMaster, nginx: NginxConfig, live: string): Promise<void> {
-  judge(await run(testCommand(master, nginx)), live);
+export async function testInPlace(master: NginxMaster, nginx: NginxConfig, live: string): Promise<TestedConfiguration> {
+  return judge(await run(testCommand(master, nginx)), live);
 }
 
 function run(command: Command): Promise<CommandResult> {
   return runCommand(command, {env: {PATH: SYSTEM_PATH, LC_ALL: 'C.UTF-8'}, cwd: '/', timeoutMs: TEST_TIMEOUT_MS});
 }
 
-function judge(result: CommandResult, live: string): void {
+function judge(result: CommandResult, live: string): TestedConfiguration {
   if (result.exitCode !== 0) {
     const words = result.stderr.trim() || (result.timedOut ? `no answer within ${TEST_TIMEOUT_MS / 1000} s` : `could not be run: ${result.spawnError ?? result.endedBy ?? 'unknown'}`);
     const fault = /\bin (\/\S+?):\d+/.exec(words)?.[1];
@@ -44,6 +48,7 @@ function judge(result: CommandResult, live: string): void {
     throw new DeployError('SWITCH_REFUSED', `nginx does not read ${live}: no file of its configuration includes it`,
       {hint: `Write \`include ${live};\` into the \`http { }\` block of nginx's main file, and \`proxy_pass http://UPSTREAM;\` where requests should go.`});
   }
+  return {errorLog: /^\s*error_log\s+(\/[^\s;]+)/m.exec(result.stdout)?.[1]};
 }
 
 function isSameFile(path: string, live: string): boolean {

@@ -11,10 +11,10 @@ export interface DrainProgress {
   readonly waitedMs: number;
 }
 
-const FIRST_POLL_MS = 10;
-const LONGEST_POLL_MS = 250;
-/** Reading the connection table may take at most this share of the time: it is long on a busy machine. */
-const SHARE_OF_TIME = 10;
+const POLL_MS = 10;
+/** While nginx workers live, connections count only for `quiet`, so they are looked at seldom: the table is long on a busy machine. */
+const SELDOM_MS = 1000;
+const LONGEST_PAUSE_MS = 500;
 
 /**
  * Waits until nothing can reach the old workers any more: every nginx worker of before the switch is gone, then no connection is left.
@@ -30,17 +30,24 @@ export async function waitDrained(old: {
   report(progress: DrainProgress): void;
 }): Promise<DrainProgress> {
   const began = performance.now();
-  let lastConnection = began;
-  for (let pause = FIRST_POLL_MS; ; pause = Math.min(pause * 1.5, LONGEST_POLL_MS)) {
+  const deadline = began + old.deadlineMs;
+  let [lastConnection, lastLook, lookTook, connections] = [began, -Infinity, 0, 0];
+  for (;;) {
     const nginxWorkers = old.nginxWorkers.filter(isAlive).length;
-    const looked = performance.now();
-    const connections = [...(await openConnections(old.ports)).values()].reduce((sum, n) => sum + n, 0);
-    const now = performance.now();
-    if (connections > 0) lastConnection = now;
-    const progress = {nginxWorkers, connections, waitedMs: Math.round(now - began)};
-    if (connections === 0 && (nginxWorkers === 0 || now - lastConnection >= old.quietMs)) return {...progress, nginxWorkers: 0};
-    if (now - began >= old.deadlineMs) return progress;
+    const begun = performance.now();
+    const late = begun >= deadline;
+    if (nginxWorkers === 0 || late || begun - lastLook >= Math.min(SELDOM_MS, old.quietMs)) {
+      connections = [...(await openConnections(old.ports)).values()].reduce((sum, n) => sum + n, 0);
+      lastLook = performance.now();
+      lookTook = lastLook - begun;
+      if (connections > 0) lastConnection = lastLook;
+      const isQuiet = lastLook - lastConnection >= old.quietMs;
+      if (connections === 0 && (nginxWorkers === 0 || isQuiet)) return {nginxWorkers: 0, connections: 0, waitedMs: Math.round(lastLook - began)};
+    }
+    const progress = {nginxWorkers, connections, waitedMs: Math.round(performance.now() - began)};
+    if (late) return progress;
     old.report(progress);
-    await delay(Math.min(Math.max(pause, (now - looked) * SHARE_OF_TIME), old.deadlineMs));
+    const pause = nginxWorkers === 0 ? Math.min(Math.max(POLL_MS, 2 * lookTook), LONGEST_PAUSE_MS) : POLL_MS;
+    await delay(Math.max(1, Math.min(pause, deadline - performance.now())));
   }
 }

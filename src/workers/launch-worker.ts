@@ -7,7 +7,8 @@ import {DeployError, errnoOf} from '../errors.ts';
 import {ignoreMissing, readRegularFile} from '../state/atomic-file.ts';
 import {findAccount} from '../support/accounts.ts';
 import {asUser} from '../support/as-user.ts';
-import {bootId, hasEnvironmentLine, isAlive, processStat} from './process-identity.ts';
+import {listenersOn, ownerAmong} from './listeners.ts';
+import {accountIdOf, bootId, hasEnvironmentLine, isAlive, processStat} from './process-identity.ts';
 import {fillIn, workerEnvironment} from './worker-environment.ts';
 import {openWorkerLog} from './worker-log.ts';
 import {WORKER_MARK, markedProcesses} from './worker-tree.ts';
@@ -87,9 +88,13 @@ export async function launchWorker(config: Config, release: Release, plan: Worke
     const pid = Number(readRegularFile(pidFile)?.toString('latin1').trim());
     if (!Number.isSafeInteger(pid) || pid <= 1 || pid === process.pid) return undefined;
     const stat = processStat(pid);
-    // The pid file is a hint: only a process that began after our launcher can be the one that it became.
+    // The pid file is a hint, and the worker's account may have written anything: only what carries the mark is the worker,
+    // or, where it overwrote its environment, what began after our launcher under its account and listens on the leased port.
     if (stat === undefined || stat.startTime < launcher.startTime) return undefined;
-    return {pid, startTime: stat.startTime, bootId: bootId()};
+    const named = {pid, startTime: stat.startTime, bootId: bootId()};
+    const isOurs = hasEnvironmentLine(pid, `${WORKER_MARK}=${plan.id}`)
+      || (accountIdOf(pid) === (account?.uid ?? process.getuid?.()) && listenersOn(workers.host, plan.port).some(({inode}) => ownerAmong([named], inode) !== undefined));
+    return isOurs ? named : undefined;
   };
 
   const life = (): WorkerLife => {
@@ -121,9 +126,4 @@ export async function launchWorker(config: Config, release: Release, plan: Worke
       if (ended === undefined) onEnd = listener;
     },
   };
-}
-
-/** Whether a recorded worker's process is beyond doubt ours: it carries the mark, or it is the very one we started. */
-export function carriesMark(worker: Worker): boolean {
-  return hasEnvironmentLine(worker.process.pid, `${WORKER_MARK}=${worker.id}`);
 }

@@ -1,4 +1,4 @@
-import {readFileSync, readdirSync, readlinkSync} from 'node:fs';
+import {readFileSync, readdirSync, readlinkSync, statSync} from 'node:fs';
 import {errnoOf} from '../errors.ts';
 import type {ProcessIdentity} from '../deploy/deployment.ts';
 
@@ -59,6 +59,11 @@ export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals)
     if (errnoOf(error) === 'ESRCH') return false;
     throw error;
   }
+}
+
+/** The account that a process runs as; undefined when there is none of that pid. */
+export function accountIdOf(pid: number): number | undefined {
+  return statSync(`/proc/${pid}`, {throwIfNoEntry: false})?.uid;
 }
 
 export function allPids(): number[] {

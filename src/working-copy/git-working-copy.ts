@@ -241,7 +241,7 @@ export function openGitWorkingCopy(config: Config): WorkingCopy {
     const moved = await git.run(args, {cwd: workingCopy, signal});
     if (moved.exitCode !== 0) {
       if (/not uptodate|would be (?:overwritten|removed)|untracked/i.test(moved.stderr)) {
-        throw new DeployError('UPDATE_FAILED', `Local edits in ${workingCopy}: ${lastWords(moved.stderr)}. They are untouched.`, {hint: 'Look with `git status`, then deploy again.'});
+        throw new DeployError('UPDATE_FAILED', `Local edits in ${workingCopy} (${lastWords(moved.stderr)}); they are untouched.`, {hint: 'Look with `git status`, then deploy again.'});
       }
       throw gitFailure(args, moved, undefined, config);
     }
