@@ -81,7 +81,7 @@ export async function recycleTree({dir, manifest, found, workingCopy, changed, u
     touched.add(path);
     expected.delete(path);
     if (had !== undefined && parseLine(had).type === 'd') {
-      for (const below of [...expected.keys()]) if (below.startsWith(`${path}/`)) expected.delete(below);
+      for (const below of expected.keys()) if (below.startsWith(`${path}/`)) expected.delete(below);
     }
   }
   if (!directoriesAreTracked && touched.size > 0) {
