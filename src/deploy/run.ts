@@ -71,6 +71,8 @@ const CODE_OF_PHASE: Readonly<Record<Phase, FailureCode>> = {
 /** A thrown value as a failure; `phase` is where it was thrown. */
 export function asFailure(cause: unknown, phase: Phase = 'update'): Failure {
   if (cause instanceof DeployError) return {code: cause.code, message: cause.message, hint: cause.hint};
+  // Node's timers wrap the reason of an abort.
+  if (cause instanceof Error && cause.name === 'AbortError' && cause.cause !== undefined) return asFailure(cause.cause, phase);
   const refusal = REFUSALS[errnoOf(cause) ?? ''];
   if (refusal !== undefined) return {code: CODE_OF_PHASE[phase], message: `${refusal}: ${messageOf(cause)}`, hint: 'Mend that and deploy again; what was begun is taken back.'};
   return {code: 'INTERNAL', message: cause instanceof Error ? (cause.stack ?? cause.message) : messageOf(cause), hint: FAILURES.INTERNAL.hint};

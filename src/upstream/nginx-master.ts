@@ -51,17 +51,20 @@ export async function findMaster(nginx: NginxConfig): Promise<NginxMaster> {
 /** Every master that the configuration could mean, and those of the same binary with another main file. */
 export async function findMasters(nginx: NginxConfig): Promise<{fitting: NginxMaster[]; others: NginxMaster[]}> {
   const binary = realPath(nginx.binary);
-  const masters = allPids().flatMap(pid => masterAt(pid) ?? []).filter(master => master.binary === undefined || realPath(master.binary) === binary);
+  const running = allPids().flatMap(pid => masterAt(pid) ?? []).filter(master => master.binary === undefined || realPath(master.binary) === binary);
   const wanted = await mainFile(nginx);
-  const [fitting, others]: [NginxMaster[], NginxMaster[]] = [[], []];
-  for (const {process, binary: running = nginx.binary, args} of masters) {
+  const [exact, cutOff, others]: [NginxMaster[], NginxMaster[], NginxMaster[]] = [[], [], []];
+  for (const {process, binary: path = nginx.binary, args, trusted} of running) {
+    const master = {process, binary: path, args};
     const file = wanted === undefined ? undefined : await mainFileOf(args, nginx);
-    if (file === undefined || wanted === undefined || realPath(file) === realPath(wanted)) fitting.push({process, binary: running, args});
+    // Anybody can give a process a master's title: without root's account or ours it counts for the very file that is configured, and its words for nothing.
+    if (file === undefined || wanted === undefined) (trusted ? exact : others).push(master);
+    else if (realPath(file) === realPath(wanted)) exact.push(trusted ? master : {...master, args: mainArgs(nginx)});
     // A title has no more room than arguments and environment had at the start, so its end may be cut off.
-    else if (args.includes('-c') && args.at(-2) === '-c' && wanted.startsWith(file)) fitting.push({process, binary: running, args: mainArgs(nginx)});
-    else others.push({process, binary: running, args});
+    else if (trusted && args.at(-2) === '-c' && wanted.startsWith(file)) cutOff.push({...master, args: mainArgs(nginx)});
+    else others.push(master);
   }
-  return {fitting, others};
+  return {fitting: exact.length > 0 ? exact : cutOff, others};
 }
 
 /** The children of the master that live now. Those that end at this moment may or may not be among them. */
@@ -91,15 +94,13 @@ function mainArgs(nginx: NginxConfig): string[] {
   return [...(nginx.conf === undefined ? [] : ['-c', nginx.conf]), ...(nginx.prefix === undefined ? [] : ['-p', nginx.prefix])];
 }
 
-function masterAt(pid: number): {process: ProcessIdentity; binary: string | undefined; args: string[]} | undefined {
+function masterAt(pid: number): {process: ProcessIdentity; binary: string | undefined; args: string[]; trusted: boolean} | undefined {
   const [title] = commandLine(pid);
   if (title === undefined || !title.startsWith(MASTER_TITLE)) return undefined;
   const stat = processStat(pid);
   const self = identify(pid);
   if (stat === undefined || isDead(stat) || self === undefined) return undefined;
-  // Anybody can give a process this title, and the arguments in it are used again: it must be root's or our own.
   const owner = accountIdOf(pid);
-  if (owner !== 0 && owner !== process.getuid?.()) return undefined;
   // A fork that has no title yet looks like a master; its parent is one.
   if ((commandLine(stat.ppid)[0] ?? '').startsWith(MASTER_TITLE)) return undefined;
   return {
@@ -107,6 +108,7 @@ function masterAt(pid: number): {process: ProcessIdentity; binary: string | unde
     // Undefined when we may not look; a binary that was replaced since the start shows as deleted.
     binary: readProcLink(`/proc/${pid}/exe`)?.replace(/ \(deleted\)$/, ''),
     args: parseTitle(title.slice(MASTER_TITLE.length)),
+    trusted: owner === 0 || owner === process.getuid?.(),
   };
 }
 

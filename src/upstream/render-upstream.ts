@@ -13,7 +13,7 @@ export function renderUpstream(nginx: NginxConfig, app: string, host: string, po
   const servers = ports.length === 0 ? [`server ${address}:1 down;`] : ports.map(port => `server ${address}:${port}${parameters};`);
   return [
     HEADER,
-    `# Application: ${app}`,
+    applicationLine(app),
     `upstream ${nginx.upstream} {`,
     ...nginx.directives.map(line => `    ${line};`),
     ...servers.map(line => `    ${line}`),
@@ -28,13 +28,17 @@ export function portsIn(text: string): number[] {
 }
 
 /**
- * Whether a file may be written over: ours by its header, empty, or a hand-written block of this upstream and nothing else.
+ * Whether a file may be written over: this application's by its header, empty, or a hand-written block of this upstream and nothing else.
  * Comments count for nothing.
  */
-export function mayReplace(text: string, upstream: string): boolean {
-  if (text.startsWith(HEADER)) return true;
+export function mayReplace(text: string, upstream: string, app: string): boolean {
+  if (text.startsWith(HEADER)) return text.split('\n')[1] === applicationLine(app);
   const bare = text.replace(/(^|\s)#[^\n]*/g, '$1').trim();
   if (bare === '') return true;
   const name = upstream.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
   return new RegExp(`^upstream\\s+(?:"${name}"|'${name}'|${name})\\s*\\{[^{}]*\\}$`).test(bare);
+}
+
+function applicationLine(app: string): string {
+  return `# Application: ${app}`;
 }

@@ -60,8 +60,8 @@ export async function replaceUpstream(config: Config, bytes: UpstreamBytes, port
   const master = await findMaster(nginx);
   const file = followLinks(nginx.file);
   const old = readUpstream(file);
-  if (old !== null && !mayReplace(old.toString('utf8'), nginx.upstream)) {
-    throw new DeployError('SWITCH_REFUSED', `${file} is not ours to write: it holds more than \`upstream ${nginx.upstream}\` and does not begin with "${HEADER}"`,
+  if (old !== null && !mayReplace(old.toString('utf8'), nginx.upstream, config.app)) {
+    throw new DeployError('SWITCH_REFUSED', `${file} is not ours to write: it holds more than \`upstream ${nginx.upstream}\` and does not begin with "${HEADER}" and the name of this application`,
       {hint: 'Move what else stands there to another file, or name a file of its own in `nginx.file`.'});
   }
   const before = beforeReload(master);
