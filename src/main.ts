@@ -11,7 +11,9 @@ const words = process.argv.slice(2);
 if (words.length === 1 && words[0] === '--version') {
   process.stdout.write(`${__OSYW_VERSION__}\n`);
 } else {
-  process.exitCode = await main();
+  void main().then(exit => {
+    process.exitCode = exit;
+  });
 }
 
 async function main(): Promise<number> {

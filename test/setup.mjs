@@ -97,7 +97,7 @@ function installPackages() {
 function bundleIsStale() {
   if (!existsSync(join(root, 'src/main.ts'))) return false;
   const sources = ['package.json', 'package-lock.json', 'test/build.mjs', ...readdirSync(join(root, 'src'), {recursive: true}).map((path) => join('src', path))];
-  const built = Math.min(timeOf('dist/osyw-deploy.mjs'), timeOf('dist/osyw-deploy.schema.json'));
+  const built = Math.min(timeOf('dist/osyw-deploy.cjs'), timeOf('dist/osyw-deploy.schema.json'));
   return sources.some((path) => timeOf(path) > built);
 }
 

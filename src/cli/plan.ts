@@ -34,7 +34,7 @@ export async function plan(context: Context, {revision: wanted}: {revision?: str
 async function resolveAside(config: Config, wanted: string | undefined, signal: AbortSignal): Promise<string> {
   const aside = mkdtempSync(join(tmpdir(), 'osyw-deploy-plan-'));
   try {
-    return await openWorkingCopy({...config, stateDir: aside}).resolve(wanted, signal);
+    return await openWorkingCopy({...config, stateDir: aside}, {onlyAsks: true}).resolve(wanted, signal);
   } finally {
     rmSync(aside, {recursive: true, force: true});
   }

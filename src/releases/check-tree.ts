@@ -1,7 +1,10 @@
-import {chmodSync, realpathSync} from 'node:fs';
+import {realpathSync} from 'node:fs';
 import {join, normalize} from 'node:path';
 import {dirname} from 'node:path/posix';
 import {DeployError} from '../errors.ts';
+import type {Account} from '../support/accounts.ts';
+import {asUser} from '../support/as-user.ts';
+import {runCommand} from '../support/run-command.ts';
 import {asText, inTree, isMissing, parseLine, type Tree} from './tree-manifest.ts';
 
 /** Refuses links of the repository that lead out of the release. Errors: BUILD_FAILED naming the link and where it leads. */
@@ -40,14 +43,22 @@ export function refuseSpecialFiles(tree: Tree): void {
   }
 }
 
-/** Takes setuid and setgid bits away; the paths that had one. */
-export function stripPrivileges(dir: string, tree: Tree): string[] {
-  const stripped: string[] = [];
-  for (const [path, line] of tree) {
+/**
+ * Takes setuid and setgid bits away; how many files had one. Done with the rights of the account that owns the tree: it may put
+ * a link in a file's place at any moment, and root's chmod would follow it.
+ */
+export async function stripPrivileges(dir: string, tree: Tree, owner: Account | undefined, signal: AbortSignal): Promise<number> {
+  const paths = [...tree].filter(([, line]) => {
     const {type, mode} = parseLine(line);
-    if (type === 'l' || (mode & 0o6000) === 0) continue;
-    chmodSync(inTree(dir, path), mode & 0o1777);
-    stripped.push(path);
+    return type !== 'l' && (mode & 0o6000) !== 0;
+  }).map(([path]) => Buffer.from(path, 'latin1'));
+  for (let i = 0; i < paths.length; i += PATHS_AT_ONCE) {
+    const args = ['u-s,g-s', '--', ...paths.slice(i, i + PATHS_AT_ONCE).map(path => `./${path.toString('utf8')}`)];
+    const result = await runCommand(asUser({file: '/bin/chmod', args}, owner), {cwd: dir, env: {PATH: '/usr/bin:/bin', LC_ALL: 'C'}, timeoutMs: CHMOD_TIMEOUT_MS, signal});
+    if (result.exitCode !== 0) throw new DeployError('BUILD_FAILED', `setuid and setgid bits cannot be taken away in ${dir}: ${result.stderr.trim()}`);
   }
-  return stripped;
+  return paths.length;
 }
+
+const PATHS_AT_ONCE = 500;
+const CHMOD_TIMEOUT_MS = 60_000;

@@ -1,13 +1,13 @@
 import {readdirSync, readlinkSync} from 'node:fs';
 import {sep} from 'node:path';
 
-/** The entries of `parent` in which a process works, or from which one was started. */
+/** The entries of `parent` in which a process works, from which one was started, or in which one has something open. */
 export function liveDirectories(parent: string): Set<string> {
   const live = new Set<string>();
   const prefix = parent + sep;
   for (const pid of readdirSync('/proc')) {
     if (!/^\d+$/.test(pid)) continue;
-    for (const link of ['cwd', 'exe', 'root']) {
+    for (const link of ['cwd', 'exe', 'root', ...openFiles(pid)]) {
       try {
         const path = readlinkSync(`/proc/${pid}/${link}`);
         const name = path.startsWith(prefix) ? path.slice(prefix.length).split(sep)[0] : undefined;
@@ -19,4 +19,12 @@ export function liveDirectories(parent: string): Set<string> {
     }
   }
   return live;
+}
+
+function openFiles(pid: string): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/fd`).map(fd => `fd/${fd}`);
+  } catch {
+    return []; // As above.
+  }
 }

@@ -42,6 +42,7 @@ interface Marker {
  * manifests/ID.tree   what its tree looked like before shared links and build
  * manifests/ID.building   which process makes it right now
  * spare/tree, spare/manifest   a retired release, out of which the next one is made
+ * spare/work          the tree that is being made; moved to releases/ before its build commands run
  * shared/             what all releases have in common
  *
  * A manifest names inode and ctime of every file, so one beside the wrong tree, or one that a crash left behind, makes work and
@@ -55,6 +56,8 @@ export function openReleases(config: Config): Releases {
   const spareDir = join(stateDir, 'spare');
   const spareTree = join(spareDir, 'tree');
   const spareManifest = join(spareDir, 'manifest');
+  /** Where a tree is made: nobody else can get in here, so no link can lead us astray before it is where workers see it. */
+  const workshop = join(spareDir, 'work');
   const markerOf = (id: string) => join(manifestsDir, `${id}.json`);
   const manifestOf = (id: string) => join(manifestsDir, `${id}.tree`);
   const buildingOf = (id: string) => join(manifestsDir, `${id}.building`);
@@ -110,24 +113,26 @@ export function openReleases(config: Config): Releases {
     await remove(dir);
     requireSpace(stateDir, newestMarker() ?? {bytes: 0, entries: 0});
 
+    await remove(workshop);
     const recycled = await recycle(release, workingCopy, owner, signal);
     let scanned = recycled?.scanned;
     if (scanned === undefined) {
-      await remove(dir);
-      scanned = await exportWhole(dir, release, workingCopy, account, signal);
+      await remove(workshop);
+      scanned = await exportWhole(release, workingCopy, account, signal);
     }
-    if (stripPrivileges(dir, scanned.tree).length > 0) scanned = await scanTree(dir);
+    if (await stripPrivileges(workshop, scanned.tree, account, signal) > 0) scanned = await scanTree(workshop);
     replaceFileLazily(manifestOf(release.id), renderManifest(scanned, {revision: release.revision, vcs: workingCopy.vcs, owner: `${owner.uid}:${owner.gid}`}));
-    refuseLinksOut(dir, scanned.tree);
+    refuseLinksOut(workshop, scanned.tree);
 
     const sharedIsNew = settings.shared.some(path => lstatIfThere(join(stateDir, 'shared', path)) === undefined);
-    await linkSharedPaths(dir, settings.shared, join(stateDir, 'shared'), workerAccount(), signal);
+    await linkSharedPaths(workshop, dir, settings.shared, join(stateDir, 'shared'), workerAccount(), signal);
+    renameSync(workshop, dir);
     let touched: readonly string[] | undefined = recycled === undefined || sharedIsNew ? undefined : [...recycled.touched, ...settings.shared];
     if (settings.build.length > 0) {
       await runCommands(release, account, onOutput, signal);
       const built = await scanTree(dir);
       refuseSpecialFiles(built.tree);
-      stripPrivileges(dir, built.tree);
+      await stripPrivileges(dir, built.tree, account, signal);
       const before = scanned.tree;
       touched = touched === undefined ? undefined : [...touched, ...[...built.tree].filter(([path, line]) => before.get(path) !== line).map(([path]) => path)];
     }
@@ -152,17 +157,16 @@ export function openReleases(config: Config): Releases {
       await dropSpare();
       return undefined;
     }
-    const dir = treeOf(release.id);
     try {
       // The manifest first: a spare tree without one is thrown away, a manifest without its tree harms nobody.
       renameSync(spareManifest, manifestOf(release.id));
-      renameSync(spareTree, dir);
+      renameSync(spareTree, workshop);
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return undefined; // Another command took it since.
       throw error;
     }
     try {
-      return await recycleTree({dir, manifest: spare.manifest, found: spare.found, workingCopy: config.source.workingCopy, changed, ...owner, signal});
+      return await recycleTree({dir: workshop, manifest: spare.manifest, found: spare.found, workingCopy: config.source.workingCopy, changed, ...owner, signal});
     } catch (error) {
       signal.throwIfAborted();
       if (isDiskFault(error)) throw error;
@@ -170,7 +174,8 @@ export function openReleases(config: Config): Releases {
     }
   };
 
-  const exportWhole = async (dir: string, release: Release, workingCopy: WorkingCopy, account: Account | undefined, signal: AbortSignal): Promise<ScannedTree> => {
+  const exportWhole = async (release: Release, workingCopy: WorkingCopy, account: Account | undefined, signal: AbortSignal): Promise<ScannedTree> => {
+    const dir = workshop;
     mkdirSync(dir, {mode: 0o755});
     await workingCopy.exportTo(dir, release.revision, signal);
     if (account !== undefined) {
@@ -272,6 +277,7 @@ export function openReleases(config: Config): Releases {
     const goes = (id: string) => ID.test(id) && !kept.has(id) && !isBeingBuilt(id);
     if (!inPlace) {
       if (lstatIfThere(spareTree) !== undefined && parseIfThere(spareManifest) === undefined) await dropSpare();
+      await remove(workshop);
       const live = liveDirectories(releasesDir);
       for (const id of entriesOf(releasesDir).filter(id => goes(id) && !live.has(id)).sort(byNumber).reverse()) await discardTree(id);
     }

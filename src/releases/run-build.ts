@@ -1,5 +1,6 @@
 import {randomUUID} from 'node:crypto';
-import {closeSync, constants, mkdirSync, openSync, writeSync} from 'node:fs';
+import {closeSync, constants as files, mkdirSync, openSync, writeSync} from 'node:fs';
+import {constants} from 'node:os';
 import {dirname} from 'node:path';
 import type {Release} from '../deploy/deployment.ts';
 import {DeployError} from '../errors.ts';
@@ -8,6 +9,7 @@ import {asUser} from '../support/as-user.ts';
 import {formatDuration} from '../support/durations.ts';
 import {killMarkedProcesses} from '../support/marked-processes.ts';
 import {runCommand, type CommandResult} from '../support/run-command.ts';
+import {findContainment} from './contain.ts';
 
 const BUILD_MARK = 'OSYW_BUILD_ID';
 const MAX_LOG_BYTES = 10 * 1024 * 1024;
@@ -29,6 +31,7 @@ export async function runBuild({release, commands, timeoutMs, account, log, onOu
   mkdirSync(dirname(log), {recursive: true, mode: 0o755});
   const deadline = performance.now() + timeoutMs;
   const output = openLog(log);
+  const contained = await findContainment();
   const home = (account ?? accountOf(process.getuid?.() ?? 0))?.home ?? '/';
   try {
     for (const [file, ...args] of commands) {
@@ -44,7 +47,7 @@ export async function runBuild({release, commands, timeoutMs, account, log, onOu
       };
       let result: CommandResult;
       try {
-        result = await runCommand(asUser({file, args}, account), {
+        result = await runCommand(contained(asUser({file, args}, account)), {
           cwd: release.dir,
           env: {
             PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', HOME: home, LANG: 'C.UTF-8',
@@ -74,13 +77,15 @@ function howItFailed(result: CommandResult, timeoutMs: number): string | undefin
   if (result.spawnError === 'ENOENT') return 'was not found';
   if (result.spawnError !== undefined) return `could not be started (${result.spawnError})`;
   if (result.endedBy !== undefined) return `was ended by ${result.endedBy}`;
-  // setpriv says so of a program that is not there.
+  // setpriv and sh say so of a program that is not there.
   if (result.exitCode === 127) return 'ended with exit code 127 (not found)';
+  const signal = Object.entries(constants.signals).find(([, number]) => number + 128 === result.exitCode)?.[0];
+  if (signal !== undefined) return `was ended by ${signal}`;
   return result.exitCode === 0 ? undefined : `ended with exit code ${result.exitCode ?? 'unknown'}`;
 }
 
 function openLog(path: string): {write(line: string): void; close(): void} {
-  const fd = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW, 0o640);
+  const fd = openSync(path, files.O_WRONLY | files.O_CREAT | files.O_TRUNC | files.O_NOFOLLOW, 0o640);
   let bytes = 0;
   return {
     write(line) {

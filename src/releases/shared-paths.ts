@@ -10,16 +10,17 @@ const COPY_TIMEOUT_MS = 10 * 60_000;
 /**
  * Puts links to the shared copies in place of the release's own paths. The first release that has a path gives the initial
  * content; later versioned content under it is replaced by the link.
+ * `tree` is where the release is now, `dir` where it is going to be.
  * Errors: BUILD_FAILED when a path leads through a link.
  */
-export async function linkSharedPaths(dir: string, paths: readonly string[], sharedDir: string, owner: Account | undefined, signal: AbortSignal): Promise<void> {
+export async function linkSharedPaths(tree: string, dir: string, paths: readonly string[], sharedDir: string, owner: Account | undefined, signal: AbortSignal): Promise<void> {
   // A path below another shared one comes with it.
   for (const path of paths.filter(path => !paths.some(other => other !== path && path.startsWith(`${other}/`)))) {
-    refuseLinkedParents(dir, path);
-    const link = join(dir, path);
+    refuseLinkedParents(tree, path);
+    const link = join(tree, path);
     const shared = join(sharedDir, path);
     if (lstatIfThere(shared) === undefined) await createShared(link, shared, owner, signal);
-    const target = relative(dirname(link), shared);
+    const target = relative(dirname(join(dir, path)), shared);
     rmSync(link, {recursive: true, force: true});
     mkdirSync(dirname(link), {recursive: true});
     symlinkSync(target, link);

@@ -62,7 +62,8 @@ export function takeDrain(stateDir: string, deploy: string): HeldDrain | undefin
   return {
     drain: JSON.parse(bytes.toString('utf8')) as Drain,
     finish: () => {
-      ignoreMissing(() => unlinkSync(path));
+      // Written anew meanwhile, it is somebody else's to finish.
+      if (statSync(path, {throwIfNoEntry: false})?.ino === fstatSync(fd).ino) ignoreMissing(() => unlinkSync(path));
       syncDirectory(join(stateDir, 'drains'));
       closeSync(fd);
     },

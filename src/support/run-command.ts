@@ -29,7 +29,7 @@ export interface CommandResult {
   readonly stderr: string;
 }
 
-const MAX_OUTPUT_BYTES = 64 * 1024 * 1024;
+const MAX_OUTPUT_BYTES = 16 * 1024 * 1024;
 const MAX_LINE_CHARACTERS = 64 * 1024;
 /** A daemon that the command left behind may hold the pipes for ever; what it had to say itself is there by now. */
 const PIPES_AFTER_EXIT_MS = 200;

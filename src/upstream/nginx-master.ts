@@ -117,9 +117,9 @@ export function parseTitle(text: string): string[] {
   const args: string[] = [];
   const words = text.trim().split(' ').slice(1);
   for (let i = 0; i < words.length; i++) {
-    const flag = words[i];
-    if (flag !== '-c' && flag !== '-p' && flag !== '-g' && flag !== '-e') continue;
-    const value: string[] = [];
+    const [, flag, attached] = /^(-[cpge])(.*)$/.exec(words[i] ?? '') ?? [];
+    if (flag === undefined || attached === undefined) continue;
+    const value = attached === '' ? [] : [attached];
     while (i + 1 < words.length && (value.length === 0 || (flag === '-g' && !/^-[cpe]$/.test(words[i + 1] ?? '')))) value.push(words[++i] ?? '');
     args.push(flag, value.join(' '));
   }

@@ -24,19 +24,25 @@ export function renderUpstream(nginx: NginxConfig, app: string, host: string, po
 
 /** The ports that the `server` lines of an upstream file name, in order; those marked `down` are left out. */
 export function portsIn(text: string): number[] {
-  return [...text.matchAll(/^\s*server\s+\S*?:(\d+)([^;]*);/gm)].filter(([, , rest]) => !/\bdown\b/.test(rest ?? '')).map(([, port]) => Number(port));
+  const lines = withoutComments(text).matchAll(/(?<![\w.-])server\s+(?:\[[^\]]*\]|[^\s;:{}]+):(\d+)([^;{}]*);/g);
+  return [...lines].filter(([, , rest]) => !/\bdown\b/.test(rest ?? '')).map(([, port]) => Number(port));
 }
 
 /**
  * Whether a file may be written over: this application's by its header, empty, or a hand-written block of this upstream and nothing else.
- * Comments count for nothing.
+ * Comments count for nothing; a block with braces within, be it in quotes, is left to a person.
  */
 export function mayReplace(text: string, upstream: string, app: string): boolean {
   if (text.startsWith(HEADER)) return text.split('\n')[1] === applicationLine(app);
-  const bare = text.replace(/(^|\s)#[^\n]*/g, '$1').trim();
+  const bare = withoutComments(text).trim();
   if (bare === '') return true;
   const name = upstream.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
   return new RegExp(`^upstream\\s+(?:"${name}"|'${name}'|${name})\\s*\\{[^{}]*\\}$`).test(bare);
+}
+
+/** As nginx reads: `#` begins a comment only where a word could begin, and never in quotes. Source: ngx_conf_file.c, ngx_conf_read_token. */
+function withoutComments(text: string): string {
+  return text.replace(/"(?:\\[^]|[^"\\])*"|'(?:\\[^]|[^'\\])*'|(?<=^|[\s;{}])#[^\n]*/g, found => found.startsWith('#') ? '' : found);
 }
 
 function applicationLine(app: string): string {

@@ -2,12 +2,15 @@
 export function unifiedDiff(before: string, after: string, name: string): string {
   if (before === after) return '';
   const [a, b] = [toLines(before), toLines(after)];
-  const body = compare(a, b);
+  const body = compare(a, b).map(line => line.replace(NO_NEWLINE, '\n\\ No newline at end of file'));
   return [`--- ${name}`, `+++ ${name}`, `@@ -${span(a)} +${span(b)} @@`, ...body, ''].join('\n');
 }
 
+/** Marks a last line without its end, so that it differs from the same line with one. */
+const NO_NEWLINE = '\0';
+
 function toLines(text: string): string[] {
-  return text === '' ? [] : text.replace(/\n$/, '').split('\n');
+  return text === '' ? [] : text.endsWith('\n') ? text.slice(0, -1).split('\n') : `${text}${NO_NEWLINE}`.split('\n');
 }
 
 function span(lines: readonly string[]): string {

@@ -15,6 +15,7 @@ import {parseGitStatus, type GitStatus} from './git-status.ts';
 import {refuseUnsupported} from './git-tree-check.ts';
 import {gitRemote, sameRemote, type GitRemote} from './git-url.ts';
 import {liveCommands} from './live-commands.ts';
+import type {WorkingCopyUse} from './open-working-copy.ts';
 import {lastWords, namedFiles, shownText} from './shown-text.ts';
 
 /** One fixed name: a ref named after the branch cannot be written when `topic` became `topic/a`. */
@@ -40,14 +41,14 @@ interface Source {
 }
 
 /** A git work tree that follows one branch of one repository. */
-export function openGitWorkingCopy(config: Config): WorkingCopy {
+export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): WorkingCopy {
   const {workingCopy, url, timeoutMs} = config.source;
   const git = openGit(config);
   const checkedFile = join(config.stateDir, 'git', 'osyw-checked');
   /** There until the first files of our own clone are complete: what stands in the work tree then is nobody's work. */
   const cloningFile = join(config.stateDir, 'git', 'osyw-cloning');
   let lookBegun: Promise<Look> | undefined;
-  let lookedEarly = false;
+  let lookedEarly = onlyAsks;
   let source: Source | undefined;
 
   const local = (args: readonly string[], signal: AbortSignal) => git.must(args, {cwd: workingCopy, signal});
@@ -137,7 +138,7 @@ export function openGitWorkingCopy(config: Config): WorkingCopy {
 
   /** The commit of these digits, if the branch reaches it. */
   const findCommit = async (prefix: string, {remote, branch}: Source, tip: string, signal: AbortSignal): Promise<string> => {
-    const scratch = gitDirectories(workingCopy) === undefined ? mkdtempSync(join(tmpdir(), 'osyw-deploy-')) : undefined;
+    const scratch = onlyAsks || gitDirectories(workingCopy) === undefined ? mkdtempSync(join(tmpdir(), 'osyw-deploy-')) : undefined;
     const cwd = scratch ?? workingCopy;
     try {
       if (scratch !== undefined) await git.must(['init', '--bare', scratch], {cwd, signal});

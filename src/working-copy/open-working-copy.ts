@@ -8,10 +8,15 @@ import {openGitWorkingCopy} from './git-working-copy.ts';
 import {shownText} from './shown-text.ts';
 import {openSvnWorkingCopy} from './svn-working-copy.ts';
 
+export interface WorkingCopyUse {
+  /** Only `resolve` is going to be called, and the working copy must not be touched at all: for a plan. */
+  readonly onlyAsks: boolean;
+}
+
 /** The working copy of an application. Errors: CONFIG_INVALID when neither the copy nor the URL tells its system. */
-export function openWorkingCopy(config: Config): WorkingCopy {
+export function openWorkingCopy(config: Config, use: WorkingCopyUse = {onlyAsks: false}): WorkingCopy {
   const vcs = config.source.vcs ?? findVcs(config.source.workingCopy, config.source.url);
-  return vcs === 'svn' ? openSvnWorkingCopy(config) : openGitWorkingCopy(config);
+  return vcs === 'svn' ? openSvnWorkingCopy(config, use) : openGitWorkingCopy(config, use);
 }
 
 /** svn or git, by looking at the working copy, then at the form of the URL, then at the repository when it is on this machine. */

@@ -5,6 +5,7 @@ import type {Config} from '../config/config.ts';
 import type {WorkingCopy} from '../deploy/tools.ts';
 import {DeployError, errnoOf} from '../errors.ts';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
+import type {WorkingCopyUse} from './open-working-copy.ts';
 import {namedFiles, lastWords, shownText} from './shown-text.ts';
 import {openSvn} from './svn-command.ts';
 import {parseSvnStatus, type SvnStatus} from './svn-status.ts';
@@ -31,7 +32,7 @@ interface Look {
 }
 
 /** A Subversion working copy. `svn update` exits 0 on conflicts and obstructions, so everything here is judged by looking. */
-export function openSvnWorkingCopy(config: Config): WorkingCopy {
+export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): WorkingCopy {
   const {workingCopy, url} = config.source;
   const svn = openSvn(config);
   const configuredUrl = url === undefined ? undefined : asUrl(url);
@@ -39,7 +40,8 @@ export function openSvnWorkingCopy(config: Config): WorkingCopy {
   const verifiedFile = join(config.stateDir, 'svn', 'osyw-verified');
   const checkingOutFile = join(config.stateDir, 'svn', 'osyw-checking-out');
   let lookBegun: Promise<Look> | undefined;
-  let lookedEarly = false;
+  let place: Info | undefined;
+  let lookedEarly = onlyAsks;
   /** The tree of rN can live at a path that N itself did not have yet: after a move of a parent directory. Then this one has it. */
   const revisionsWithTree = new Map<number, number>();
 
@@ -58,6 +60,7 @@ export function openSvnWorkingCopy(config: Config): WorkingCopy {
     // A checkout that died before it had a database is begun anew.
     if (existsSync(checkingOutFile) && await reading.then(() => false, () => true)) return {at, found: undefined};
     const [info, status, version] = await reading;
+    place = info;
     return {at, found: {info, status, version}};
   };
 
@@ -66,27 +69,19 @@ export function openSvnWorkingCopy(config: Config): WorkingCopy {
 
   const resolve: WorkingCopy['resolve'] = async (wanted, signal) => {
     const number = wanted === undefined ? undefined : parseRevision(wanted);
+    const from = configuredUrl ?? await localUrl(signal);
+    const target = number === undefined ? `${from}@` : `${from}@${number}`;
+    // The repository first, it takes longest.
+    const asked = svn.stubborn('info', ['--xml', '-r', number === undefined ? 'HEAD' : String(number), '--', target], {
+      signal, network: true, expected: NOT_THERE,
+    });
     // Only for the first question: what is asked again and again is asked by polling, and a poll reads no tree.
     if (!lookedEarly) {
       lookedEarly = true;
       lookBegun = look(signal);
       lookBegun.catch(() => {}); // Told by `update`, which awaits it.
     }
-    try {
-      return await askRepository(number, signal);
-    } catch (error) {
-      // Nothing of ours runs on after a failure.
-      await lookBegun?.catch(() => {});
-      throw error;
-    }
-  };
-
-  const askRepository = async (number: number | undefined, signal: AbortSignal): Promise<string> => {
-    const from = configuredUrl ?? await localUrl(signal);
-    const target = number === undefined ? `${from}@` : `${from}@${number}`;
-    const result = await svn.stubborn('info', ['--xml', '-r', number === undefined ? 'HEAD' : String(number), '--', target], {
-      signal, network: true, expected: NOT_THERE,
-    });
+    const result = await asked;
     if (!result.ok) {
       const what = number === undefined ? `${shownText(from)} is not in the repository` : `r${number} is not a revision of ${shownText(from)}`;
       throw new DeployError('UPDATE_FAILED', `${what}: ${lastWords(result.stderr)}`, {hint: 'See `svn log` of source.url for the revisions there are.'});
@@ -202,7 +197,8 @@ export function openSvnWorkingCopy(config: Config): WorkingCopy {
   };
 
   const changedPaths: WorkingCopy['changedPaths'] = async (from, to, signal) => {
-    const info = await localInfo(signal);
+    // An update does not move the copy to another place, so the first look holds.
+    const info = place ?? await localInfo(signal);
     // A number says nothing about the place: after a switch of the copy r41 is another tree.
     const known = readTrees()[from] === treeOf(info);
     rememberTree(to, info);

@@ -19,7 +19,7 @@ test('the package installs from its tarball, and its one command runs on every p
   const [tarball] = packed;
   assert.ok(tarball);
   const files = tarball.files.map((file) => file.path);
-  for (const wanted of ['dist/osyw-deploy.mjs', 'dist/osyw-deploy.schema.json', 'LICENSE', 'README.md', 'package.json']) assert.ok(files.includes(wanted), `${wanted} in ${files.join(', ')}`);
+  for (const wanted of ['dist/osyw-deploy.cjs', 'dist/osyw-deploy.schema.json', 'LICENSE', 'README.md', 'package.json']) assert.ok(files.includes(wanted), `${wanted} in ${files.join(', ')}`);
   assert.ok(files.every((file) => !/^(src|test|fixtures|node_modules)\//.test(file)), 'nothing of the workshop');
 
   await run('npm', ['install', '--global', '--prefix', join(dir, 'prefix'), join(dir, tarball.filename)], {cwd: dir, env});

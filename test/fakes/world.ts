@@ -79,6 +79,8 @@ export class World {
   processes: Process[] = [];
   broken: string[] = [];
   bakeMs = 0;
+  /** Revisions whose workers fail every check from now on. */
+  failing = new Set<string>();
   nginx: {file: string | null; now: NginxGeneration; old: NginxGeneration[]; late: string | null | undefined; mood: NginxMood};
   disk: {state: State | undefined; journal: JournalEntry[] | undefined; history: HistoryLine[]; drains: Map<string, Drain>; releases: Map<string, {revision: string; complete: boolean}>; workingCopy: string | null};
   newest = 'r1';
@@ -107,6 +109,7 @@ export class World {
     copy.processes = this.processes.map(process => ({...process}));
     copy.broken = [...this.broken];
     copy.bakeMs = this.bakeMs;
+    copy.failing = new Set(this.failing);
     copy.nginx = {...nginx, now: generation(nginx.now), old: nginx.old.map(generation)};
     copy.disk = {...disk, journal: disk.journal?.slice(), history: [...disk.history], drains: new Map(disk.drains), releases: new Map(disk.releases)};
     copy.newest = this.newest;
@@ -209,7 +212,7 @@ export class World {
     if (process.id === null) this.broken.push(`a process that is not ours was stopped, on port ${port}`);
     if (this.loaded.includes(port)) this.broken.push(`the worker on port ${port} was stopped while nginx's loaded configuration names it`);
     if (portsIn(this.nginx.file ?? '').includes(port)) this.broken.push(`the worker on port ${port} was stopped while the upstream file names it`);
-    if (this.options.flaws?.[revision] === undefined && this.nginx.old.some(({confirmed, ports}) => confirmed && ports.includes(port))) {
+    if (this.options.flaws?.[revision] === undefined && !this.failing.has(revision) && this.nginx.old.some(({confirmed, ports}) => confirmed && ports.includes(port))) {
       this.broken.push(`the worker on port ${port} was stopped while an nginx worker of before may still send requests to it`);
     }
     process.alive = false;
@@ -217,7 +220,7 @@ export class World {
 
   #verdict(revision: string, port: number): string | undefined {
     const flaw = this.options.flaws?.[revision];
-    if (flaw === 'never healthy') return 'answered 500';
+    if (flaw === 'never healthy' || this.failing.has(revision)) return 'answered 500';
     if ((flaw === 'fails in the bake' || flaw === 'dies in the bake') && this.loaded.includes(port)) {
       const checks = (this.#checksOf.get(revision) ?? 0) + 1;
       this.#checksOf.set(revision, checks);

@@ -2,7 +2,7 @@ import {type ChildProcess, spawn} from 'node:child_process';
 import {fileURLToPath} from 'node:url';
 import {scrubbedEnv} from './scrubbed-env.ts';
 
-export const CLI = fileURLToPath(new URL('../../dist/osyw-deploy.mjs', import.meta.url));
+export const CLI = fileURLToPath(new URL('../../dist/osyw-deploy.cjs', import.meta.url));
 
 /** The last line of `now --json`, as the contract has it. */
 export interface DeployResult {

@@ -169,7 +169,7 @@ export async function makeSite(test: TestContext, options: SiteOptions = {}): Pr
   const stateDir = join(dir, 'state');
   let settings = merge(siteSettings({dir, app, count, vcs, ports, nginx, url: (svn ?? git)?.url ?? '', tree: options.tree ?? 'snapshot', daemon: options.daemon ?? false}), options.config ?? {});
   const original = settings;
-  const cli = options.as ? join(dir, 'osyw-deploy.mjs') : CLI;
+  const cli = options.as ? join(dir, 'osyw-deploy.cjs') : CLI;
   if (options.as) copyFileSync(CLI, cli);
 
   function own(): void {

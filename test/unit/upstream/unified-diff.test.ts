@@ -15,7 +15,7 @@ const file = join(dir, 'file');
 function patched(before: string, diff: string): string {
   writeFileSync(file, before);
   if (diff === '') return before;
-  const {status, stdout, stderr} = spawnSync('patch', ['--quiet', '--no-backup-if-mismatch', '--fuzz=0', '--keep-empty-files', file], {input: diff, encoding: 'utf8'});
+  const {status, stdout, stderr} = spawnSync('patch', ['--quiet', '--no-backup-if-mismatch', '--fuzz=0', file], {input: diff, encoding: 'utf8'});
   assert.equal(status, 0, `${stdout}${stderr}\n${diff}`);
   return readFileSync(file, 'utf8');
 }
