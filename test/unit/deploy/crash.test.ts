@@ -85,7 +85,7 @@ for (const [name, situation] of Object.entries(SITUATIONS)) {
       assert.equal(life.error, undefined);
       assert.equal(life.value?.result.code, situation.ends);
       assert.deepEqual(complaints(world, situation, endOf(situation)), []);
-      assert.deepEqual((await world.live(settle)).effects, [], 'a recovery finds nothing to do');
+      assert.deepEqual((await settled(world)).effects, [], 'a recovery finds nothing to do');
     });
 
     for (const stranger of [false, true]) {
@@ -105,13 +105,13 @@ for (const [name, situation] of Object.entries(SITUATIONS)) {
       const seen = new Set<string>();
       await eachKill(n => killedAt(situation, n, n % 2 === 0), async ({world: killed, life}, n) => {
         // A recovery that goes the same way from the same nginx is the same case.
-        const {effects} = await killed.copy().live(settle);
+        const {effects} = await settled(killed.copy());
         const way = [...effects, 'file', killed.nginx.file, 'loaded', ...killed.loaded].join('\n');
         if (seen.has(way)) return;
         seen.add(way);
         await eachKill(async m => {
           const world = killed.copy();
-          const second = await world.live(settle, {killBefore: m});
+          const second = await settled(world, {killBefore: m});
           if (m % 2 === 0) world.strangersReload();
           return {world, life: second};
         }, async ({world, life: second}, m) => {
@@ -121,17 +121,28 @@ for (const [name, situation] of Object.entries(SITUATIONS)) {
       assertNone(found);
     });
 
+    if (situation.alike !== true && situation.bad !== true && situation.request === undefined) test('killed before each effect, and the new workers fail from then on, it goes back', async () => {
+      const found: string[] = [];
+      await eachKill(n => killedAt(situation, n, n % 2 === 0), async ({world, life}, n) => {
+        const was = world.state.serving;
+        world.failing.add(NEW);
+        found.push(...(await recovered(world, situation, false)).map(text => `killed before effect ${n}, after "${life.effects.at(-1) ?? 'nothing'}": ${text}`));
+        if (was?.release.revision !== NEW && world.state.serving?.release.revision === NEW) found.push(`killed before effect ${n}, after "${life.effects.at(-1) ?? 'nothing'}": what fails serves`);
+      });
+      assertNone(found);
+    });
+
     if (situation.alike !== true) test('the machine starts again after each kill, and the next deploy works', async () => {
       const found: string[] = [];
       await eachKill(n => killedAt(situation, n, false), async ({world, life}, n) => {
         world.reboot();
-        const again = await world.live(settle);
+        const again = await settled(world);
         const says = (text: string) => void found.push(`rebooted before effect ${n}, after "${life.effects.at(-1) ?? 'nothing'}": ${text}`);
         const failed = world.journal.some(({type}) => type === 'rolling_back');
         if (failed && world.state.serving?.release.revision === NEW) says('the release that failed is the one to start again');
         if (again.end === 'threw') says(`the recovery says: ${String(again.error)}`);
         // What it could not settle it has at least told.
-        else if ((await world.live(settle)).effects.length > 0) says('a second recovery still does something');
+        else if ((await settled(world)).effects.length > 0) says('a second recovery still does something');
         (await deploysAgain(world, situation)).forEach(says);
       });
       assertNone(found);
@@ -154,6 +165,10 @@ for (const [name, situation] of Object.entries(SITUATIONS)) {
       assertNone(found);
     });
   });
+}
+
+function settled(world: World, options: LifeOptions = {}): Promise<Life<Deployed | undefined>> {
+  return world.live(tools => settle(tools, world), options);
 }
 
 /** Runs with the kill before the 1st, 2nd, 3rd … effect, until a run is not hit any more. Returns how many were. */
@@ -183,7 +198,7 @@ async function prepared(situation: Situation): Promise<World> {
 async function prepare({world: options, before = [], prepare: further, nginx, bakeMs = 0}: Situation): Promise<World> {
   const world = new World(options);
   for (const revision of before) {
-    const {value} = await world.live(tools => change(tools, {...newest(), target: {kind: 'revision', wanted: revision}}));
+    const {value} = await world.live(tools => change(tools, world, {...newest(), target: {kind: 'revision', wanted: revision}}));
     assert.equal(value?.result.outcome, 'deployed');
   }
   further?.(world);
@@ -204,7 +219,7 @@ function stopped(world: World): void {
 async function liveThrough(world: World, situation: Situation, options: LifeOptions): Promise<Life<Deployed>> {
   const request = (situation.request ?? newest)(world);
   const controller = new AbortController();
-  return world.live(tools => change(tools, request, {signal: controller.signal, historyNow: situation.noWait ?? false}), {
+  return world.live(tools => change(tools, world, request, {signal: controller.signal, historyNow: situation.noWait ?? false}), {
     ...options,
     report: event => {
       if (event.event === 'phase' && event.phase === situation.interruptIn && event.state === 'began') controller.abort(new DeployError('INTERRUPTED', 'interrupted by SIGTERM'));
@@ -213,20 +228,23 @@ async function liveThrough(world: World, situation: Situation, options: LifeOpti
 }
 
 /** As src/cli/change.ts: recover, deploy, drain, prune. */
-async function change(tools: DeployTools, request: Request, {signal = new AbortController().signal, historyNow = false} = {}): Promise<Deployed> {
+async function change(tools: DeployTools, world: World, request: Request, {signal = new AbortController().signal, historyNow = false} = {}): Promise<Deployed> {
   await recover(tools);
   const deployed = await deploy(request, tools, signal, {historyNow});
-  await drainAndPrune(tools);
+  await drainAndPrune(tools, world, deployed);
   return deployed;
 }
 
-async function settle(tools: DeployTools): Promise<Deployed | undefined> {
-  const recoveredDeploy = await recover(tools);
-  await drainAndPrune(tools);
-  return recoveredDeploy;
+async function settle(tools: DeployTools, world: World): Promise<Deployed | undefined> {
+  const done = await recover(tools);
+  await drainAndPrune(tools, world, done);
+  return done;
 }
 
-async function drainAndPrune(tools: DeployTools): Promise<void> {
+async function drainAndPrune(tools: DeployTools, world: World, done: Deployed | undefined): Promise<void> {
+  if (done?.result.outcome === 'aborted' && [...world.disk.releases.keys()].some(id => id === done.result.release && !tools.records.state().served.some(one => one.id === id))) {
+    world.broken.push(`the release ${done.result.release} is left behind by its abort`);
+  }
   for (const {deploy: id} of tools.records.drains()) {
     const held = tools.records.takeDrain(id);
     if (held !== undefined) await finishDrain(held, tools, startRun({id, trigger: 'manual', requestedBy: '', startedAt: ''}, () => undefined));
@@ -235,20 +253,24 @@ async function drainAndPrune(tools: DeployTools): Promise<void> {
   const state = tools.records.state();
   const keep = releasesToKeep(state, tools.records.drains(), tools.config.keep);
   const served = state.served.filter(({id}) => keep.includes(id));
-  if (served.length < state.served.length) tools.records.save({...state, served});
-  await tools.releases.prune(keep);
+  try {
+    if (served.length < state.served.length) tools.records.save({...state, served});
+    await tools.releases.prune(keep);
+  } catch {
+    // It is only told, and left to the next command.
+  }
 }
 
 /** Recovers a killed deploy and says what is not as it must be. */
 async function recovered(world: World, situation: Situation, stranger: boolean): Promise<string[]> {
-  const life = await world.live(settle);
+  const life = await settled(world);
   if (life.end === 'threw') return [`the recovery says: ${String(life.error)}`];
   const found = complaints(world, situation, undefined);
   if (stranger) {
     world.strangersReload();
     found.push(...complaints(world, situation, undefined).map(text => `after one more reload by a stranger: ${text}`));
   }
-  const {effects} = await world.live(settle);
+  const {effects} = await settled(world);
   if (effects.length > 0) found.push(`a second recovery does something: ${effects.join('; ')}`);
   return found;
 }
@@ -258,7 +280,7 @@ async function deploysAgain(world: World, situation: Situation): Promise<string[
   world.nginx.mood = 'good';
   world.bakeMs = 0;
   world.strangers.clear();
-  const {value, error} = await world.live(tools => change(tools, {...newest(), target: {kind: 'revision', wanted: 'r10'}, force: true}));
+  const {value, error} = await world.live(tools => change(tools, world, {...newest(), target: {kind: 'revision', wanted: 'r10'}, force: true}));
   if (value?.result.outcome !== 'deployed') return [`${value?.result.code ?? ''} ${value?.result.error ?? String(error)}`];
   return complaints(world, {...situation, bad: false}, undefined, 'r10');
 }
