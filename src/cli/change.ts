@@ -1,5 +1,6 @@
 import {spawn} from 'node:child_process';
 import {userInfo} from 'node:os';
+import {setTimeout as delay} from 'node:timers/promises';
 import type {Config} from '../config/config.ts';
 import {deploy, type Deployed} from '../deploy/deploy.ts';
 import type {DeployEvent, DeployResult, Request} from '../deploy/events.ts';
@@ -11,6 +12,7 @@ import type {DeployTools} from '../deploy/tools.ts';
 import {DeployError, FAILURES} from '../errors.ts';
 import {openLog} from '../log.ts';
 import {deployLockPath, isLock, tryLock, type HeldLock, type LockHolder} from '../state/deploy-lock.ts';
+import type {HeldDrain} from '../state/drains.ts';
 import {readJournal} from '../state/journal.ts';
 import {makeStateDir} from '../state/state-file.ts';
 import {wire} from '../wire.ts';
@@ -43,7 +45,7 @@ export async function change(context: Context, command: string, {wait}: {wait: b
 
 async function changeApplication(context: Context, config: Config, renderer: Renderer, command: string, wait: boolean, work: (change: Change) => Promise<Deployed>): Promise<number> {
   makeStateDir(config.stateDir);
-  const lock = takeLock(config, command);
+  const lock = await takeLock(config, command);
   const log = openLog(config.stateDir);
   const report = (event: DeployEvent) => {
     log.info(event);
@@ -52,18 +54,23 @@ async function changeApplication(context: Context, config: Config, renderer: Ren
   const tools = wire(config, report);
   let deployed: Deployed;
   let beside: Promise<(Failure | undefined)[]>;
+  let own: HeldDrain | undefined;
   try {
     const recovered = await recover(tools);
-    beside = finishDrains(tools, [], renderer);
+    // Who does not wait leaves those of earlier deploys to the process that drains in the background, too.
+    if (!wait && tools.records.drains().length > 0) drainInBackground(config);
+    beside = wait ? finishDrains(tools, renderer) : Promise.resolve([]);
     deployed = await work({
       config, tools, recovered,
       deploy: request => deploy(request, tools, context.signal, {historyNow: !wait}),
     });
+    // Taken before the lock is free: another command would finish it as well, but then we would not wait for it.
+    if (wait && deployed.drain !== undefined) own = tools.records.takeDrain(deployed.drain);
   } finally {
     lock.release();
   }
   log.info({event: 'result', ...deployed.result});
-  const patience = () => context.output.err('The new release serves; the old one is being drained. The same signal again leaves at once, and the next command takes that up.\n');
+  const patience = () => context.output.err('The switch is done; what does not serve any more is being drained. The same signal again leaves at once, and the next command takes that up.\n');
   if (deployed.drain !== undefined && context.signal.aborted) patience();
   else if (deployed.drain !== undefined) context.signal.addEventListener('abort', patience, {once: true});
   if (!wait && deployed.drain !== undefined) {
@@ -71,21 +78,20 @@ async function changeApplication(context: Context, config: Config, renderer: Ren
     renderer.result(deployed.result);
     return deployed.result.exit;
   }
-  const own = deployed.drain === undefined ? undefined : await finishOne(tools, deployed.drain, deployed.result);
-  const failure = own ?? (await beside).find(one => one !== undefined);
-  await pruneReleases(config, tools, command).catch((error: unknown) => report({event: 'note', text: `old releases could not be removed: ${asFailure(error).message}`}));
+  const failure = (own === undefined ? undefined : await finishOne(tools, own, deployed.result)) ?? (await beside).find(one => one !== undefined);
+  await pruneReleases(config, tools).catch((error: unknown) => report({event: 'note', text: `old releases could not be removed: ${asFailure(error).message}`}));
   const result = failure === undefined || deployed.result.exit !== 0 ? deployed.result
     : {...deployed.result, exit: FAILURES.CLEANUP_INCOMPLETE.exit, code: 'CLEANUP_INCOMPLETE' as const, error: failure.message, hint: failure.hint};
   renderer.result(result);
   return result.exit;
 }
 
-/** Finishes every drain that nobody else holds, except these. */
-export function finishDrains(tools: DeployTools, except: readonly string[], renderer: Renderer): Promise<(Failure | undefined)[]> {
+/** Finishes every drain that nobody else holds. */
+export function finishDrains(tools: DeployTools, renderer: Renderer): Promise<(Failure | undefined)[]> {
   const quiet = startRun({id: '', trigger: 'recover', requestedBy: '', startedAt: ''}, event => {
     if (event.event === 'note') renderer.event(event);
   });
-  return Promise.all(tools.records.drains().filter(({deploy: id}) => !except.includes(id)).map(async ({deploy: id}) => {
+  return Promise.all(tools.records.drains().map(async ({deploy: id}) => {
     try {
       const held = tools.records.takeDrain(id);
       return held === undefined ? undefined : await finishDrain(held, tools, {...quiet, phases: {}});
@@ -95,18 +101,16 @@ export function finishDrains(tools: DeployTools, except: readonly string[], rend
   }));
 }
 
-async function finishOne(tools: DeployTools, id: string, result: DeployResult): Promise<Failure | undefined> {
-  const held = tools.records.takeDrain(id);
-  if (held === undefined) return undefined;
-  const run = startRun({id, trigger: 'manual', requestedBy: '', startedAt: ''}, tools.report);
+async function finishOne(tools: DeployTools, held: HeldDrain, result: DeployResult): Promise<Failure | undefined> {
+  const run = startRun({id: held.drain.deploy, trigger: 'manual', requestedBy: '', startedAt: ''}, tools.report);
   const failure = await finishDrain(held, tools, run);
   Object.assign(result.phases, run.phases);
   return failure;
 }
 
 /** Removes what is kept no longer; left to the next deploy when one is under way. */
-export async function pruneReleases(config: Config, tools: DeployTools, command: string): Promise<void> {
-  const lock = tryLock(deployLockPath(config.stateDir), command);
+export async function pruneReleases(config: Config, tools: DeployTools): Promise<void> {
+  const lock = tryLock(deployLockPath(config.stateDir), PRUNING);
   if (!isLock(lock)) return;
   try {
     // What a killed deploy switched to is not in the state yet, and must not be taken for rubbish.
@@ -121,8 +125,18 @@ export async function pruneReleases(config: Config, tools: DeployTools, command:
   }
 }
 
-function takeLock(config: Config, command: string): HeldLock {
-  const lock = tryLock(deployLockPath(config.stateDir), command);
+/** What the lock's record says while old releases are removed: that ends by itself, and is waited for. */
+const PRUNING = 'prune';
+const PRUNING_TIMEOUT_MS = 10_000;
+const PRUNING_POLL_MS = 20;
+
+async function takeLock(config: Config, command: string): Promise<HeldLock> {
+  const deadline = performance.now() + PRUNING_TIMEOUT_MS;
+  let lock = tryLock(deployLockPath(config.stateDir), command);
+  while (!isLock(lock) && lock.heldBy?.command === PRUNING && performance.now() < deadline) {
+    await delay(PRUNING_POLL_MS);
+    lock = tryLock(deployLockPath(config.stateDir), command);
+  }
   if (isLock(lock)) return lock;
   throw new DeployError('BUSY', `another deploy of ${config.app} is under way: ${describeHolder(lock.heldBy)}${phaseNow(config.stateDir)}`);
 }
@@ -143,7 +157,10 @@ function phaseNow(stateDir: string): string {
 /** Leaves a process behind that finishes the drains: in a session of its own, holding nothing of ours. */
 function drainInBackground(config: Config): void {
   const [, script = ''] = process.argv;
-  spawn(process.execPath, [script, 'drain', '--quiet', '--config', config.file], {detached: true, stdio: 'ignore', cwd: '/'}).unref();
+  spawn(process.execPath, [script, 'drain', '--quiet', '--config', config.file], {detached: true, stdio: 'ignore', cwd: '/'})
+    // The next command that changes something finishes them, if this one cannot be started.
+    .on('error', () => undefined)
+    .unref();
 }
 
 /** A result for what ended before there was a deploy. */

@@ -30,13 +30,20 @@ export function wantsColour(env: NodeJS.ProcessEnv, terminal: boolean): boolean 
 
 /** At once, and whole: what is said before a kill is said. Errors: none; a reader that is gone does not stop a deploy. */
 function write(fd: number, text: string): void {
+  if (gone.has(fd)) return;
   const bytes = Buffer.from(text);
+  const deadline = performance.now() + STALLED_READER_MS;
   for (let written = 0; written < bytes.length;) {
     try {
       written += writeSync(fd, bytes, written);
     } catch (error) {
-      // A slow reader of a pipe that somebody made non-blocking: try again. Anybody else is gone for good.
-      if (errnoOf(error) !== 'EAGAIN') return;
+      // A slow reader of a pipe that somebody made non-blocking is waited for a little; anybody else is gone for good.
+      if (errnoOf(error) === 'EAGAIN' && performance.now() < deadline) continue;
+      gone.add(fd);
+      return;
     }
   }
 }
+
+const STALLED_READER_MS = 1000;
+const gone = new Set<number>();

@@ -25,8 +25,8 @@ export async function drain(context: Context): Promise<number> {
   const config = context.loadConfig();
   const renderer = context.renderer();
   const tools = wire(config, renderer.event);
-  const failures = await finishDrains(tools, [], renderer);
-  await pruneReleases(config, tools, 'drain');
+  const failures = await finishDrains(tools, renderer);
+  await pruneReleases(config, tools);
   return failures.some(failure => failure !== undefined) ? 10 : 0;
 }
 

@@ -3,7 +3,7 @@ import type {Generation, ProcessIdentity, Release, Worker} from './deployment.ts
 import type {DeployResult, Request} from './events.ts';
 import {asFailure, historyLine, newDeployId, resultOf, startRun, type Failure, type Run} from './run.ts';
 import {portsOf, type DeployTools} from './tools.ts';
-import {DeployError, FAILURES} from '../errors.ts';
+import {DeployError} from '../errors.ts';
 import type {State} from '../state/state-file.ts';
 import {formatDuration} from '../support/durations.ts';
 import type {SwitchIntent, SwitchSteps} from '../upstream/switch-upstream.ts';
@@ -153,9 +153,9 @@ async function build(request: Request, revision: string, made: Made, before: Sta
 }
 
 async function start(release: Release, made: Made, before: State, tools: DeployTools, run: Run, signal: AbortSignal): Promise<LaunchedWorker[]> {
-  const {workers, config} = tools;
+  const {workers} = tools;
   await untilFewDrains(tools, signal);
-  const ports = await workers.leasePorts(config.count, takenPorts(before, tools), before.lastPort);
+  const ports = await leaseBesideDrains(before, tools, signal);
   const plans = ports.map((port, slot) => ({slot, port, id: workers.newId(run.id, slot)}));
   // The marks are on disk before any process carries them: whatever dies now, recovery finds them all.
   run.journal?.append(...plans.map(({slot, port, id}) => ({type: 'starting', slot, port, worker: id} as const)));
@@ -220,18 +220,18 @@ async function bake(generation: Generation, tools: DeployTools): Promise<string 
 }
 
 /** Makes the new generation the serving one, durably, and leaves the old one to be drained. */
-export function recordServing(generation: Generation, was: BeforeSwitch, tools: DeployTools, run: Run): Deployed {
+export function recordServing(generation: Generation, was: BeforeSwitch, tools: DeployTools, run: Run, failure?: Failure): Deployed {
   const {before} = was;
   const {release} = generation;
-  const line = historyLine(run, {outcome: 'deployed', failure: undefined, release: release.id, revision: release.revision});
+  const line = historyLine(run, {outcome: failure === undefined ? 'deployed' : 'uncertain', failure, release: release.id, revision: release.revision});
   const old = before.serving;
   const leaves = old !== null && old.deploy !== run.id;
   if (leaves) tools.records.writeDrain({version: 1, deploy: run.id, since: new Date().toISOString(), generation: old, oldNginxWorkers: was.oldNginxWorkers, history: was.historyNow ? null : line});
   tools.records.save(stateServing(generation, was, run));
   if (!leaves || was.historyNow) tools.records.addToHistory(line);
-  run.journal?.append({type: 'closed', outcome: 'deployed'});
+  run.journal?.append({type: 'closed', outcome: line.outcome});
   run.journal?.close();
-  return {result: resultOf(line, old?.release.id ?? null, null), drain: leaves ? run.id : undefined};
+  return {result: resultOf(line, old?.release.id ?? null, failure?.hint ?? null), drain: leaves ? run.id : undefined};
 }
 
 function stateServing(generation: Generation, {before}: Pick<BeforeSwitch, 'before'>, run: Pick<Run, 'trigger'>): State {
@@ -279,9 +279,11 @@ export async function rollBack(generation: Generation, reason: string, was: Befo
 
 /** The new release fails and the old one is dead: what nginx uses is on record, and a person has to look. */
 function noWayBack(generation: Generation, reason: string, was: BeforeSwitch, tools: DeployTools, run: Run): Deployed {
-  const {result, drain} = recordServing(generation, was, tools, run);
-  const error = `${reason}; and no worker of the old release ${was.before.serving?.release.id ?? '?'} lives, so there is no way back`;
-  return {result: {...result, outcome: 'uncertain', exit: FAILURES.STATE_UNCERTAIN.exit, code: 'STATE_UNCERTAIN', error, hint: 'nginx uses the new release. See `osyw-deploy logs`, then deploy a revision that works.'}, drain};
+  return recordServing(generation, was, tools, run, {
+    code: 'STATE_UNCERTAIN',
+    message: `${reason}; and no worker of the old release ${was.before.serving?.release.id ?? '?'} lives, so there is no way back`,
+    hint: 'nginx uses the new release. See `osyw-deploy logs`, then deploy a revision that works.',
+  });
 }
 
 /** Gives up before the switch. Never stops a worker that the upstream file names. */
@@ -371,21 +373,34 @@ export function journalSwitch(run: Run, keep: (intent: SwitchIntent) => void): S
   };
 }
 
+/** Where what drains holds the ports that are missing, they come free when it ends. */
+async function leaseBesideDrains(before: State, tools: DeployTools, signal: AbortSignal): Promise<number[]> {
+  for (;;) {
+    const drains = tools.records.drains().length;
+    try {
+      return await tools.workers.leasePorts(tools.config.count, takenPorts(before, tools), before.lastPort);
+    } catch (error) {
+      if (drains === 0) throw error;
+      await untilFewDrains(tools, signal, drains);
+    }
+  }
+}
+
 /** Ports that no fresh worker may have. */
 export function takenPorts(before: State, tools: DeployTools): Set<number> {
   const draining = tools.records.drains().flatMap(({generation}) => portsOf(generation));
   return new Set([...(before.serving === null ? [] : portsOf(before.serving)), ...draining, ...tools.upstream.filePorts()]);
 }
 
-async function untilFewDrains(tools: DeployTools, signal: AbortSignal): Promise<void> {
+async function untilFewDrains(tools: DeployTools, signal: AbortSignal, most = MOST_DRAINS): Promise<void> {
   const deadline = performance.now() + tools.config.longestDrainMs;
-  for (let told = false; tools.records.drains().length >= MOST_DRAINS; told = true) {
+  for (let told = false; tools.records.drains().length >= most; told = true) {
     const [oldest] = tools.records.drains();
     if (performance.now() > deadline) {
-      throw new DeployError('START_FAILED', `${MOST_DRAINS} generations still drain after ${formatDuration(tools.config.longestDrainMs)}, the oldest is release ${oldest?.generation.release.id ?? '?'}`,
+      throw new DeployError('START_FAILED', `${most} generations still drain after ${formatDuration(tools.config.longestDrainMs)}, the oldest is release ${oldest?.generation.release.id ?? '?'}`,
         {hint: 'See `osyw-deploy status`; `osyw-deploy recover` says what will not end.'});
     }
-    if (!told) tools.report({event: 'note', text: `waiting for release ${oldest?.generation.release.id ?? '?'} to drain: ${MOST_DRAINS} drain already`});
+    if (!told) tools.report({event: 'note', text: `waiting for release ${oldest?.generation.release.id ?? '?'} to drain: ${most} drain already`});
     await delay(DRAINS_POLL_MS, undefined, {signal});
   }
 }

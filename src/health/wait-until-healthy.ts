@@ -79,7 +79,8 @@ async function untilHealthy(first: LaunchedWorker, needs: HealthNeeds, deadline:
     const owner = ended || last?.good === true || last?.listens === true
       ? portOwner(host, worker.port, {id: worker.id, process: life.kind === 'running' ? life.process : undefined})
       : undefined;
-    if (owner?.kind === 'stranger') {
+    // A daemon that overwrote its environment is known only once its pid file is there.
+    if (owner?.kind === 'stranger' && life.kind !== 'starting') {
       await relaunched();
       continue;
     }

@@ -1,10 +1,11 @@
-import {readdirSync, readlinkSync} from 'node:fs';
+import {readdirSync, readlinkSync, realpathSync} from 'node:fs';
 import {sep} from 'node:path';
 
 /** The entries of `parent` in which a process works, from which one was started, or in which one has something open. */
 export function liveDirectories(parent: string): Set<string> {
   const live = new Set<string>();
-  const prefix = parent + sep;
+  // The kernel names real paths; a link may stand on the way to ours.
+  const prefix = realpathSync(parent) + sep;
   for (const pid of readdirSync('/proc')) {
     if (!/^\d+$/.test(pid)) continue;
     for (const link of ['cwd', 'exe', 'root', ...openFiles(pid)]) {

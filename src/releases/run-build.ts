@@ -7,7 +7,7 @@ import {DeployError} from '../errors.ts';
 import {accountOf, type Account} from '../support/accounts.ts';
 import {asUser} from '../support/as-user.ts';
 import {formatDuration} from '../support/durations.ts';
-import {killMarkedProcesses} from '../support/marked-processes.ts';
+import {killProcessesWith} from '../workers/process-identity.ts';
 import {runCommand, type CommandResult} from '../support/run-command.ts';
 import {findContainment} from './contain.ts';
 
@@ -59,7 +59,7 @@ export async function runBuild({release, commands, timeoutMs, account, log, onOu
         });
       } finally {
         // A daemon that the build left behind would go on writing into a release that is taken for finished.
-        killMarkedProcesses(BUILD_MARK, mark);
+        killProcessesWith(`${BUILD_MARK}=${mark}`);
       }
       const end = howItFailed(result, timeoutMs);
       if (end !== undefined) {

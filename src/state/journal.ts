@@ -10,7 +10,7 @@ import {appendDurably, readRegularFile, replaceFile} from './atomic-file.ts';
 /** What the running deploy is about to do or has done. Each line is on disk before what follows it happens. */
 export type JournalEntry = {readonly at: string} & (
   | {readonly type: 'deploy'; readonly version: 1; readonly id: string; readonly trigger: Trigger; readonly requestedBy: string; readonly configHash: string}
-  | {readonly type: 'phase'; readonly phase: Phase; readonly state: 'began' | 'ended'}
+  | {readonly type: 'phase'; readonly phase: Phase; readonly state: 'began'}
   | {readonly type: 'revision'; readonly revision: string}
   /** Before the directory is made; `existing`: it served before and is not ours to discard. */
   | {readonly type: 'release'; readonly release: Release; readonly existing: boolean}

@@ -5,7 +5,7 @@ import {hasPendingHup, isIdle, nginxChildren, titleOf, type NginxChild, type Ngi
 
 /** nginx as it was before a HUP. */
 export interface BeforeReload {
-  /** Workers that accepted. */
+  /** Workers that accept, or are about to: a fork has no title yet. */
   readonly accepting: readonly ProcessIdentity[];
   /** Every child, whatever its title. */
   readonly all: readonly ProcessIdentity[];
@@ -26,7 +26,7 @@ const BLIND_FAILURE_MS = 4000;
 export function beforeReload(master: NginxMaster): BeforeReload {
   const children = nginxChildren(master);
   return {
-    accepting: children.filter(({title}) => title === 'worker').map(child => child.process),
+    accepting: children.filter(({title}) => title === 'worker' || title === 'untitled').map(child => child.process),
     all: children.map(child => child.process),
   };
 }
@@ -48,7 +48,7 @@ export async function observeReload(master: NginxMaster, before: BeforeReload, {
     const idle = isIdle(master);
     const children = nginxChildren(master);
     const fresh = children.filter(({process: {pid, startTime}}) => !wasThere.has(`${pid} ${startTime}`));
-    const oldAccept = before.accepting.some(identity => isAlive(identity) && titleOf(identity.pid) === 'worker');
+    const oldAccept = before.accepting.some(identity => isAlive(identity) && ['worker', 'untitled'].includes(titleOf(identity.pid) ?? ''));
     const elapsed = performance.now() - began;
     if (!isAlive(master.process)) return {kind: 'unclear', pending: false, masterState: 'gone'};
     if (!pending && idle !== false) {

@@ -180,5 +180,5 @@ async function settleRestart(config: Config): Promise<void> {
 
 function workersOf(master: NginxMaster, before: BeforeReload): ProcessIdentity[] {
   const old = new Set(before.all.map(({pid}) => pid));
-  return nginxChildren(master).filter(({process: {pid}, title}) => old.has(pid) && title === 'shutting down').map(child => child.process);
+  return nginxChildren(master).filter(({process: {pid}, title}) => old.has(pid) && title !== 'other').map(child => child.process);
 }

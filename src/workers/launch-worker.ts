@@ -4,7 +4,8 @@ import {closeSync, unlinkSync} from 'node:fs';
 import type {Config} from '../config/config.ts';
 import type {ProcessIdentity, Release, Worker} from '../deploy/deployment.ts';
 import {DeployError, errnoOf} from '../errors.ts';
-import {ignoreMissing, readRegularFile} from '../state/atomic-file.ts';
+import {readRegularFile} from '../config/regular-file.ts';
+import {ignoreMissing} from '../state/atomic-file.ts';
 import {findAccount} from '../support/accounts.ts';
 import {asUser} from '../support/as-user.ts';
 import {listenersOn, ownerAmong} from './listeners.ts';
@@ -43,6 +44,7 @@ export function newWorkerId(app: string, deploy: string, slot: number): string {
 
 /** How long a daemon may stay out of sight before its pid file is written: it has no mark when it overwrote its environment. */
 const DAEMON_OUT_OF_SIGHT_MS = 2000;
+const MOST_PID_FILE_BYTES = 64;
 
 /**
  * Starts one worker, detached for good: a session of its own, output by descriptor, nothing inherited but 0, 1 and 2.
@@ -85,7 +87,8 @@ export async function launchWorker(config: Config, release: Release, plan: Worke
   let daemon: ProcessIdentity | undefined;
   const findDaemon = (): ProcessIdentity | undefined => {
     if (pidFile === undefined) return undefined;
-    const pid = Number(readRegularFile(pidFile)?.toString('latin1').trim());
+    const read = readRegularFile(pidFile, MOST_PID_FILE_BYTES);
+    const pid = Number(read.kind === 'read' ? read.bytes.toString('latin1').trim() : NaN);
     if (!Number.isSafeInteger(pid) || pid <= 1 || pid === process.pid) return undefined;
     const stat = processStat(pid);
     // The pid file is a hint, and the worker's account may have written anything: only what carries the mark is the worker,

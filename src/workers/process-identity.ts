@@ -90,6 +90,22 @@ export function hasEnvironmentLine(pid: number, line: string): boolean {
   return environ.length > 0 && `\0${environ.toString('latin1')}\0`.includes(`\0${line}\0`);
 }
 
+/** Every living process, but ourselves, with this line (`NAME=value`) in its environment: a command and what it started, wherever that moved to. */
+export function processesWith(line: string): ProcessIdentity[] {
+  return allPids().filter(pid => pid !== process.pid && hasEnvironmentLine(pid, line)).flatMap(pid => identify(pid) ?? []);
+}
+
+/** Kills them until none is found: one that forks while we look is caught in the next round. */
+export function killProcessesWith(line: string): void {
+  for (let round = 0; round < MOST_KILL_ROUNDS; round++) {
+    const left = processesWith(line);
+    if (left.length === 0) return;
+    for (const identity of left) signalProcess(identity, 'SIGKILL');
+  }
+}
+
+const MOST_KILL_ROUNDS = 20;
+
 /** A file of /proc; undefined when the process is gone or is not ours to read. */
 export function readProcFile(path: string): Buffer | undefined {
   try {

@@ -1,13 +1,12 @@
 import type {ProcessIdentity} from '../deploy/deployment.ts';
-import {allPids, childrenOf, hasEnvironmentLine, identify, isAlive} from './process-identity.ts';
+import {childrenOf, identify, isAlive, processesWith} from './process-identity.ts';
 
 /** The variable that marks every process of a worker, however far it moved from its parent. */
 export const WORKER_MARK = 'OSYW_WORKER_ID';
 
-/** All living processes that carry the mark of this worker. One pass over /proc. */
+/** All living processes that carry the mark of this worker. */
 export function markedProcesses(id: string): ProcessIdentity[] {
-  const line = `${WORKER_MARK}=${id}`;
-  return allPids().filter(pid => hasEnvironmentLine(pid, line)).flatMap(pid => identify(pid) ?? []);
+  return processesWith(`${WORKER_MARK}=${id}`);
 }
 
 /** A process and all that descend from it, as far as they are still its children's children. */

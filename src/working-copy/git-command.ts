@@ -6,7 +6,7 @@ import type {Config} from '../config/config.ts';
 import {DeployError, messageOf} from '../errors.ts';
 import {replaceFile} from '../state/atomic-file.ts';
 import {formatDuration} from '../support/durations.ts';
-import {killMarkedProcesses} from '../support/marked-processes.ts';
+import {killProcessesWith} from '../workers/process-identity.ts';
 import type {GitRemote} from './git-url.ts';
 import {readPassword} from './password-file.ts';
 import {lastWords, shownText} from './shown-text.ts';
@@ -88,7 +88,7 @@ export function openGit(config: Config): Git {
       stop = () => {
         // simple-git ends git itself with SIGINT; what git started, or what does not listen, is found by its mark.
         controller.abort();
-        killMarkedProcesses(COMMAND_MARK, mark);
+        killProcessesWith(`${COMMAND_MARK}=${mark}`);
         resolve();
       };
     });

@@ -99,6 +99,11 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     if (origin === undefined) {
       throw new DeployError('UPDATE_FAILED', `${workingCopy} has no remote "origin", and source.url is not set.`, {hint: 'Set source.url, or `git remote add origin URL`.'});
     }
+    if (/^[a-z+]+:\/\/[^/@]*:[^/@]*@/i.test(origin)) {
+      throw new DeployError('UPDATE_FAILED', `The remote "origin" of ${workingCopy} has a password in its URL, which would stand in git's arguments for everybody to read.`, {
+        hint: 'Set source.url without it, and source.username and source.password_file.',
+      });
+    }
     return gitRemote(origin, workingCopy);
   };
 

@@ -1,4 +1,4 @@
-import {readdirSync, readFileSync, readlinkSync} from 'node:fs';
+import {existsSync, readdirSync, readFileSync, readlinkSync, realpathSync} from 'node:fs';
 import {errnoOf} from '../errors.ts';
 
 /**
@@ -30,7 +30,9 @@ function mentions(arg: string, directory: string): boolean {
 function worksIn(pid: string, directory: string): boolean {
   try {
     const cwd = readlinkSync(`/proc/${pid}/cwd`);
-    return cwd === directory || cwd.startsWith(`${directory}/`);
+    // The kernel names real paths; a link may stand on the way to ours.
+    const real = existsSync(directory) ? realpathSync(directory) : directory;
+    return cwd === real || cwd.startsWith(`${real}/`);
   } catch (error) {
     return errnoOf(error) === 'EACCES' || errnoOf(error) === 'EPERM';
   }

@@ -21,7 +21,7 @@ test('what a killed deploy made is not pruned before it is settled: it may serve
     const {end, effects} = await world.live(now('r2'), {killBefore});
     if (end !== 'killed') break;
     const before = [...world.disk.releases.keys()];
-    await world.live(tools => pruneReleases(config, tools, 'drain'));
+    await world.live(tools => pruneReleases(config, tools));
     assert.deepEqual([...world.disk.releases.keys()], before, `killed after "${effects.at(-1) ?? 'nothing'}"`);
   }
 });
@@ -30,7 +30,7 @@ test('what is kept no longer goes, from the state too', async () => {
   const world = new World({keep: 2});
   for (const revision of ['r1', 'r2', 'r3']) await world.live(now(revision));
   world.disk.drains.clear();
-  await world.live(tools => pruneReleases(config, tools, 'drain'));
+  await world.live(tools => pruneReleases(config, tools));
   assert.deepEqual([...world.disk.releases.keys()], ['000002', '000003']);
   assert.deepEqual(world.state.served.map(({id}) => id), ['000002', '000003']);
 });

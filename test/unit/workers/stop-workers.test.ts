@@ -6,13 +6,13 @@ import {identify, isAlive, bootId} from '../../../src/workers/process-identity.t
 import {stopWorker} from '../../../src/workers/stop-workers.ts';
 import {descendants, markedProcesses, WORKER_MARK, workerTree} from '../../../src/workers/worker-tree.ts';
 import type {ProcessIdentity} from '../../../src/deploy/deployment.ts';
-import {killMarkedProcesses} from '../../../src/support/marked-processes.ts';
+import {killProcessesWith} from '../../../src/workers/process-identity.ts';
 import {waitUntil} from '../../support/wait-until.ts';
 
 const SOON = {signal: 'SIGTERM', timeoutMs: 5000} as const;
 const AT_ONCE = {signal: 'SIGTERM', timeoutMs: 30} as const;
 const marks: string[] = [];
-after(() => marks.forEach(id => killMarkedProcesses(WORKER_MARK, id)));
+after(() => marks.forEach(id => killProcessesWith(`${WORKER_MARK}=${id}`)));
 
 /** A shell in a session of its own that has the mark of a worker; ready once it wrote a line. */
 async function start(script: string, env: Record<string, string> = {}): Promise<{id: string; child: ChildProcess; self: ProcessIdentity; says: string}> {
