@@ -208,7 +208,7 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
       await refuseUnsupported(git, workingCopy, sha, undefined, signal);
     } else {
       await fetch(remote, branch, sha, signal);
-      await moveTo(sha, head, headChecked, signal);
+      await moveTo(sha, head, headChecked, branch, signal);
     }
     writeFileSync(checkedFile, sha, {mode: 0o600});
   };
@@ -226,7 +226,7 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   };
 
   /** Moves the branch and its files. git refuses by itself what would lose an edit that came up since we looked. */
-  const moveTo = async (sha: string, head: string | undefined, headChecked: boolean, signal: AbortSignal): Promise<void> => {
+  const moveTo = async (sha: string, head: string | undefined, headChecked: boolean, branch: string, signal: AbortSignal): Promise<void> => {
     const [diff, unsent] = await Promise.all([
       local(['diff-tree', '-r', '-z', '--raw', '--no-renames', '--full-index', head ?? emptyTree(sha), sha], signal),
       head === undefined ? undefined : local(['rev-list', '--count', head, '--not', sha, TARGET], signal),
@@ -243,7 +243,8 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     if (head !== undefined && unsent !== undefined && unsent.stdout.trim() !== '0') {
       await local(['update-ref', `refs/osyw/saved/${head.slice(0, 12)}`, head], signal);
     }
-    const args = ['reset', head === undefined ? '--hard' : '--keep', sha];
+    // `reset --keep` would do the same and say nothing: simple-git then waits 50 ms for a word.
+    const args = head === undefined ? ['reset', '--hard', sha] : ['checkout', '-B', branch, sha];
     const moved = await git.run(args, {cwd: workingCopy, signal});
     if (moved.exitCode !== 0) {
       if (/not uptodate|would be (?:overwritten|removed)|untracked/i.test(moved.stderr)) {

@@ -24,6 +24,13 @@ interface Info {
   readonly lastChanged: number;
 }
 
+/** The working copy as it was verified; `info` names its place, its numbers may be older. */
+interface Verified {
+  readonly stamp: string;
+  readonly version: string;
+  readonly info: Info;
+}
+
 /** What the working copy looked like before anything was done to it. */
 interface Look {
   readonly at: number;
@@ -56,7 +63,10 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   const look = async (signal: AbortSignal): Promise<Look> => {
     const at = performance.now();
     if (!isWorkingCopy(workingCopy)) return {at, found: undefined};
-    const reading = Promise.all([localInfo(signal), localStatus(signal), svn.version(signal)]);
+    const known = readVerified();
+    const reading = known !== undefined && known.stamp === databaseStamp()
+      ? Promise.all([known.info, localStatus(signal), known.version])
+      : Promise.all([localInfo(signal), localStatus(signal), svn.version(signal)]);
     // A checkout that died before it had a database is begun anew.
     if (existsSync(checkingOutFile) && await reading.then(() => false, () => true)) return {at, found: undefined};
     const [info, status, version] = await reading;
@@ -110,7 +120,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
       refuseSparseOrSwitched(before.found.version, before.found.status, workingCopy);
       const status = await dropGoneObstacles(before.found.status, signal);
       refuseEdits(status, workingCopy);
-      if (before.found.version === String(number) && isClean(status) && verifiedStamp(number) === readVerified()) return;
+      if (before.found.version === String(number) && isClean(status) && databaseStamp() === readVerified()?.stamp) return;
       await updateTo(number, before.found.info.url, signal);
     }
     await verify(number, signal);
@@ -150,7 +160,8 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   /** Exit codes do not tell, so: nothing edited, nothing in the way, and one plain revision number. */
   const verify = async (number: number, signal: AbortSignal): Promise<void> => {
     const expected = String(revisionsWithTree.get(number) ?? number);
-    const [status, version] = await Promise.all([localStatus(signal), svn.version(signal)]);
+    const [status, version, info] = await Promise.all([localStatus(signal), svn.version(signal), place ?? localInfo(signal)]);
+    place = info;
     const inTheWay = status.treeConflicted;
     if (inTheWay.length > 0) {
       throw new DeployError('UPDATE_FAILED', `Files stand in the way of files that r${number} brings, in ${workingCopy}: ${namedFiles(inTheWay)}. They are untouched.`, {
@@ -164,7 +175,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
       });
     }
     rmSync(checkingOutFile, {force: true});
-    writeFileSync(verifiedFile, verifiedStamp(number) ?? '', {mode: 0o600});
+    remember(version);
   };
 
   /** A file that was in the way of an incoming one left a tree conflict behind; once it is moved away there is nothing of the user's in it. */
@@ -176,16 +187,22 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   };
 
   /** Changes when anything but us touched svn's records since: then a file set to "not present" is not to be ruled out. */
-  const verifiedStamp = (number: number): string | undefined => {
+  const databaseStamp = (): string | undefined => {
     const stat = statSync(join(workingCopy, '.svn', 'wc.db'), {bigint: true, throwIfNoEntry: false});
-    return stat === undefined ? undefined : `${number} ${stat.ino} ${stat.size} ${stat.mtimeNs} ${stat.ctimeNs}\n`;
+    return stat === undefined ? undefined : `${stat.dev} ${stat.ino} ${stat.size} ${stat.mtimeNs} ${stat.ctimeNs}`;
   };
-  const readVerified = (): string | undefined => {
+  /** What was seen when all was well; it holds as long as the records have the same stamp, and saves asking for it again. */
+  const readVerified = (): Verified | undefined => {
     try {
-      return readFileSync(verifiedFile, 'utf8');
+      const verified: unknown = JSON.parse(readFileSync(verifiedFile, 'utf8'));
+      return isVerified(verified) ? verified : undefined;
     } catch {
-      return undefined;
+      return undefined; // Not there, or torn by a power cut.
     }
+  };
+  const remember = (version: string): void => {
+    const stamp = databaseStamp();
+    if (place !== undefined && stamp !== undefined) writeFileSync(verifiedFile, JSON.stringify({stamp, version, info: place}), {mode: 0o600});
   };
 
   const exportTo: WorkingCopy['exportTo'] = async (dir, revision, signal) => {
@@ -228,6 +245,13 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   };
 
   return {vcs: 'svn', resolve, update, exportTo, changedPaths};
+}
+
+function isVerified(value: unknown): value is Verified {
+  return typeof value === 'object' && value !== null && 'stamp' in value && typeof value.stamp === 'string'
+    && 'version' in value && typeof value.version === 'string'
+    && 'info' in value && typeof value.info === 'object' && value.info !== null
+    && 'url' in value.info && typeof value.info.url === 'string' && 'uuid' in value.info && typeof value.info.uuid === 'string';
 }
 
 function treeOf(info: Info): string {
