@@ -65,7 +65,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     if (!isWorkingCopy(workingCopy)) return {at, found: undefined};
     const known = readVerified();
     const reading = known !== undefined && known.stamp === databaseStamp()
-      ? Promise.all([known.info, localStatus(signal), known.version])
+      ? localStatus(signal).then(status => [known.info, status, known.version] as const)
       : Promise.all([localInfo(signal), localStatus(signal), svn.version(signal)]);
     // A checkout that died before it had a database is begun anew.
     if (existsSync(checkingOutFile) && await reading.then(() => false, () => true)) return {at, found: undefined};
@@ -160,7 +160,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   /** Exit codes do not tell, so: nothing edited, nothing in the way, and one plain revision number. */
   const verify = async (number: number, signal: AbortSignal): Promise<void> => {
     const expected = String(revisionsWithTree.get(number) ?? number);
-    const [status, version, info] = await Promise.all([localStatus(signal), svn.version(signal), place ?? localInfo(signal)]);
+    const [status, version, info] = await Promise.all([localStatus(signal), svn.version(signal), place === undefined ? localInfo(signal) : Promise.resolve(place)]);
     place = info;
     const inTheWay = status.treeConflicted;
     if (inTheWay.length > 0) {
