@@ -1,10 +1,10 @@
-import {existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, unlinkSync, writeFileSync} from 'node:fs';
+import {existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, unlinkSync, writeFileSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {dirname, join} from 'node:path';
 import {setTimeout as wait} from 'node:timers/promises';
 import type {Config} from '../config/config.ts';
 import type {WorkingCopy} from '../deploy/tools.ts';
-import {DeployError, errnoOf} from '../errors.ts';
+import {DeployError} from '../errors.ts';
 import {ignoreMissing} from '../state/atomic-file.ts';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
 import {gitFailure, isUnreachable, openGit, type GitRun} from './git-command.ts';
@@ -14,6 +14,7 @@ import {findObstructions} from './git-obstructions.ts';
 import {parseGitStatus, type GitStatus} from './git-status.ts';
 import {refuseUnsupported} from './git-tree-check.ts';
 import {gitRemote, sameRemote, type GitRemote} from './git-url.ts';
+import {refuseForeignDirectory} from './foreign-directory.ts';
 import {liveCommands} from './live-commands.ts';
 import type {WorkingCopyUse} from './open-working-copy.ts';
 import {lastWords, namedFiles, shownText} from './shown-text.ts';
@@ -256,7 +257,7 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
 
   /** An empty repository that follows the branch; its files come with the first update. */
   const initialise = async (remote: GitRemote, branch: string, signal: AbortSignal): Promise<void> => {
-    if (!existsSync(cloningFile)) refuseForeignDirectory(workingCopy);
+    if (!existsSync(cloningFile)) refuseForeignDirectory(workingCopy, 'git work tree');
     mkdirSync(workingCopy, {recursive: true});
     writeFileSync(cloningFile, '', {mode: 0o600});
     await local(['init', '--quiet', `--initial-branch=${branch}`, '.'], signal);
@@ -403,20 +404,6 @@ function detached(workingCopy: string): DeployError {
 
 function unfinished(command: string, workingCopy: string): DeployError {
   return new DeployError('UPDATE_FAILED', `A ${command} is under way in ${workingCopy}.`, {hint: `End it, or give it up: \`git ${command} --abort\` (\`git bisect reset\`); then deploy again.`});
-}
-
-function refuseForeignDirectory(workingCopy: string): void {
-  let entries: string[];
-  try {
-    entries = readdirSync(workingCopy);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return;
-    throw new DeployError('UPDATE_FAILED', `source.working_copy ${workingCopy} is not a directory.`, {hint: 'Move it away, or name another place.', cause: error});
-  }
-  if (entries.length === 0) return;
-  throw new DeployError('UPDATE_FAILED', `source.working_copy ${workingCopy} holds files but is not a git work tree. It is untouched.`, {
-    hint: 'Move it away, or name another place in source.working_copy.',
-  });
 }
 
 function readIfThere(path: string): string | undefined {

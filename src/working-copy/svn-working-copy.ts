@@ -3,8 +3,9 @@ import {dirname, join, relative} from 'node:path';
 import {pathToFileURL} from 'node:url';
 import type {Config} from '../config/config.ts';
 import type {WorkingCopy} from '../deploy/tools.ts';
-import {DeployError, errnoOf} from '../errors.ts';
+import {DeployError} from '../errors.ts';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
+import {refuseForeignDirectory} from './foreign-directory.ts';
 import type {WorkingCopyUse} from './open-working-copy.ts';
 import {namedFiles, lastWords, shownText} from './shown-text.ts';
 import {openSvn} from './svn-command.ts';
@@ -143,7 +144,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   const checkOut = async (number: number, signal: AbortSignal): Promise<void> => {
     if (configuredUrl === undefined) throw nothingToDeployFrom(workingCopy);
     if (existsSync(checkingOutFile)) putStumpAside(workingCopy);
-    refuseForeignDirectory(workingCopy);
+    refuseForeignDirectory(workingCopy, 'Subversion working copy');
     writeFileSync(checkingOutFile, '', {mode: 0o600});
     mkdirSync(dirname(workingCopy), {recursive: true});
     // The peg is the revision, not HEAD: a URL that was deleted later still has its old revisions.
@@ -352,20 +353,6 @@ function putStumpAside(workingCopy: string): void {
   if (!isWorkingCopy(workingCopy)) return;
   if (readdirSync(workingCopy).length === 1) rmSync(join(workingCopy, '.svn'), {recursive: true});
   else renameSync(workingCopy, `${workingCopy}.broken-${Date.now()}`);
-}
-
-function refuseForeignDirectory(workingCopy: string): void {
-  let entries: string[];
-  try {
-    entries = readdirSync(workingCopy);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return;
-    throw new DeployError('UPDATE_FAILED', `source.working_copy ${workingCopy} is not a directory.`, {hint: 'Move it away, or name another place.', cause: error});
-  }
-  if (entries.length === 0) return;
-  throw new DeployError('UPDATE_FAILED', `source.working_copy ${workingCopy} holds files but is not a Subversion working copy. It is untouched.`, {
-    hint: 'Move it away, or name another place in source.working_copy.',
-  });
 }
 
 /**
