@@ -3,6 +3,8 @@ import {openOutput} from './cli/output.ts';
 import {DeployError, FAILURES} from './errors.ts';
 
 declare const __OSYW_VERSION__: string;
+/** hooks/hook.sh: the command is one file. */
+declare const __OSYW_HOOK__: string;
 
 const LAST_CHECKED_BY_NODE = 15;
 const O_CLOEXEC = 0o2000000;
@@ -24,7 +26,7 @@ async function main(): Promise<number> {
   const interrupted = interruptible();
   try {
     const {runProgram} = await import('./cli/program.ts');
-    return await runProgram(words, {output, env: process.env, cwd: currentDirectory(), signal: interrupted, version: __OSYW_VERSION__});
+    return await runProgram(words, {output, env: process.env, cwd: currentDirectory(), signal: interrupted, version: __OSYW_VERSION__, hookScript: __OSYW_HOOK__});
   } catch (error) {
     const {asFailure} = await import('./deploy/run.ts');
     const {failedResult} = await import('./cli/change.ts');

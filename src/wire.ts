@@ -13,6 +13,7 @@ import {addToHistory} from './state/history.ts';
 import {readDrains, takeDrain, writeDrain} from './state/drains.ts';
 import {beginJournal, continueJournal, readJournal} from './state/journal.ts';
 import {readState, writeState} from './state/state-file.ts';
+import {fileAgain, readSpool, unfile} from './trigger/request-spool.ts';
 import {findMaster, findMasters, hasPendingHup, isIdle, nginxChildren} from './upstream/nginx-master.ts';
 import {probeThroughNginx} from './upstream/probe.ts';
 import {portsIn} from './upstream/render-upstream.ts';
@@ -44,7 +45,7 @@ export function wire(config: Config, report: Report): DeployTools {
     workers: realWorkers(config),
     health: realHealth(config),
     upstream: realUpstream(config),
-    records: realRecords(config.stateDir),
+    records: realRecords(config),
     report,
   };
 }
@@ -106,7 +107,7 @@ function realUpstream(config: Config): Upstream {
   };
 }
 
-function realRecords(stateDir: string): Records {
+function realRecords({stateDir, app}: Config): Records {
   return {
     state: () => readState(stateDir),
     save: state => writeState(stateDir, state),
@@ -117,5 +118,8 @@ function realRecords(stateDir: string): Records {
     drains: () => readDrains(stateDir),
     writeDrain: drain => writeDrain(stateDir, drain),
     takeDrain: deploy => takeDrain(stateDir, deploy),
+    filed: () => [...readSpool(stateDir, app).requests],
+    unfile: requests => unfile(stateDir, requests),
+    fileAgain: request => fileAgain(stateDir, app, request),
   };
 }

@@ -24,7 +24,8 @@ export interface Change {
   readonly config: Config;
   readonly tools: DeployTools;
   readonly recovered: Deployed | undefined;
-  deploy(request: Request): Promise<Deployed>;
+  /** `signal`: the command's own, unless told. */
+  deploy(request: Request, signal?: AbortSignal): Promise<Deployed>;
 }
 
 /**
@@ -45,7 +46,29 @@ export async function change(context: Context, command: string, {wait}: {wait: b
 
 async function changeApplication(context: Context, config: Config, renderer: Renderer, command: string, wait: boolean, work: (change: Change) => Promise<Deployed>): Promise<number> {
   makeStateDir(config.stateDir);
-  const lock = await takeLock(config, command);
+  const turn = await takeTurn(await takeLock(config, command), {context, config, renderer, wait}, work);
+  const result = await turn.finish();
+  renderer.result(result);
+  return result.exit;
+}
+
+/** What was done under the lock, which is free again. */
+export interface Turn {
+  readonly result: DeployResult;
+  /** Sees to the drains, ours and those of before, and to the releases that are kept no longer. Returns how it ended in all. */
+  finish(): Promise<DeployResult>;
+}
+
+interface TurnOptions {
+  readonly context: Pick<Context, 'output' | 'signal'>;
+  readonly config: Config;
+  readonly renderer: Renderer;
+  /** Whether this process stays until everything old is gone. */
+  readonly wait: boolean;
+}
+
+/** One turn under the lock: recover, then the work. The lock is free on return. */
+export async function takeTurn(lock: HeldLock, {context, config, renderer, wait}: TurnOptions, work: (change: Change) => Promise<Deployed>): Promise<Turn> {
   const log = openLog(config.stateDir);
   const report = (event: DeployEvent) => {
     log.info(event);
@@ -62,28 +85,28 @@ async function changeApplication(context: Context, config: Config, renderer: Ren
     beside = wait ? finishDrains(tools, renderer) : Promise.resolve([]);
     deployed = await work({
       config, tools, recovered,
-      deploy: request => deploy(request, tools, context.signal, {historyNow: !wait}),
+      deploy: (request, signal = context.signal) => deploy(request, tools, signal, {historyNow: !wait}),
     });
     // Taken before the lock is free: another command would finish it as well, but then we would not wait for it.
     if (wait && deployed.drain !== undefined) own = tools.records.takeDrain(deployed.drain);
   } finally {
     lock.release();
   }
-  log.info({event: 'result', ...deployed.result});
-  const patience = () => context.output.err('The switch is done; what does not serve any more is being drained. The same signal again leaves at once, and the next command takes that up.\n');
-  if (deployed.drain !== undefined && context.signal.aborted) patience();
-  else if (deployed.drain !== undefined) context.signal.addEventListener('abort', patience, {once: true});
-  if (!wait && deployed.drain !== undefined) {
-    drainInBackground(config);
-    renderer.result(deployed.result);
-    return deployed.result.exit;
-  }
-  const failure = (own === undefined ? undefined : await finishOne(tools, own, deployed.result)) ?? (await beside).find(one => one !== undefined);
-  await pruneReleases(config, tools).catch((error: unknown) => report({event: 'note', text: `old releases could not be removed: ${asFailure(error).message}`}));
-  const result = failure === undefined || deployed.result.exit !== 0 ? deployed.result
-    : {...deployed.result, exit: FAILURES.CLEANUP_INCOMPLETE.exit, code: 'CLEANUP_INCOMPLETE' as const, error: failure.message, hint: failure.hint};
-  renderer.result(result);
-  return result.exit;
+  const {result, drain} = deployed;
+  log.info({event: 'result', ...result});
+  return {result, finish: async () => {
+    const patience = () => context.output.err('The switch is done; what does not serve any more is being drained. The same signal again leaves at once, and the next command takes that up.\n');
+    if (drain !== undefined && context.signal.aborted) patience();
+    else if (drain !== undefined) context.signal.addEventListener('abort', patience, {once: true});
+    if (!wait && drain !== undefined) {
+      drainInBackground(config);
+      return result;
+    }
+    const failure = (own === undefined ? undefined : await finishOne(tools, own, result)) ?? (await beside).find(one => one !== undefined);
+    await pruneReleases(config, tools).catch((error: unknown) => report({event: 'note', text: `old releases could not be removed: ${asFailure(error).message}`}));
+    return failure === undefined || result.exit !== 0 ? result
+      : {...result, exit: FAILURES.CLEANUP_INCOMPLETE.exit, code: 'CLEANUP_INCOMPLETE' as const, error: failure.message, hint: failure.hint};
+  }};
 }
 
 /** Finishes every drain that nobody else holds. */

@@ -19,11 +19,13 @@ export interface Context extends Verbosity {
   readonly cwd: string;
   /** Aborted by the first SIGINT, SIGTERM or SIGHUP. */
   readonly signal: AbortSignal;
+  /** What `hook install` writes, before the applications are in it. */
+  readonly hookScript: string;
   loadConfig(): Config;
   renderer(): Renderer;
 }
 
-export function makeContext(options: GlobalOptions, world: {output: Output; env: NodeJS.ProcessEnv; cwd: string; signal: AbortSignal}): Context {
+export function makeContext(options: GlobalOptions, world: {output: Output; env: NodeJS.ProcessEnv; cwd: string; signal: AbortSignal; hookScript: string}): Context {
   const verbosity = {json: options.json === true, quiet: options.quiet === true, verbose: options.verbose === true};
   return {
     ...world,

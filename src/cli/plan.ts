@@ -1,7 +1,3 @@
-import {mkdtempSync, rmSync} from 'node:fs';
-import {tmpdir} from 'node:os';
-import {join} from 'node:path';
-import type {Config} from '../config/config.ts';
 import {isUnchanged, takenPorts} from '../deploy/deploy.ts';
 import {portsOf} from '../deploy/tools.ts';
 import {readState} from '../state/state-file.ts';
@@ -9,7 +5,7 @@ import {wire} from '../wire.ts';
 import {renderUpstream} from '../upstream/render-upstream.ts';
 import {unifiedDiff} from '../upstream/unified-diff.ts';
 import {followLinks, readUpstream} from '../upstream/upstream-file.ts';
-import {openWorkingCopy} from '../working-copy/open-working-copy.ts';
+import {resolveAside} from '../working-copy/resolve-aside.ts';
 import type {Context} from './context.ts';
 
 /** `osyw-deploy plan`: what `now` would do; changes nothing, in the state either. */
@@ -28,16 +24,6 @@ export async function plan(context: Context, {revision: wanted}: {revision?: str
   const shown = {revision, outcome: unchanged ? 'unchanged' : 'deployed', ports, nginx: {file, diff}, stops};
   context.output.out(context.json ? `${JSON.stringify(shown)}\n` : tell(shown, serving?.release.revision));
   return 0;
-}
-
-/** svn and git keep files of their own while they look; for a plan these lie in a directory that is gone afterwards. */
-async function resolveAside(config: Config, wanted: string | undefined, signal: AbortSignal): Promise<string> {
-  const aside = mkdtempSync(join(tmpdir(), 'osyw-deploy-plan-'));
-  try {
-    return await openWorkingCopy({...config, stateDir: aside}, {onlyAsks: true}).resolve(wanted, signal);
-  } finally {
-    rmSync(aside, {recursive: true, force: true});
-  }
 }
 
 function tell({revision, outcome, ports, nginx, stops}: {revision: string; outcome: string; ports: readonly number[]; nginx: {file: string; diff: string}; stops: readonly {port: number; pid: number}[]}, from: string | undefined): string {

@@ -9,6 +9,7 @@ export interface World {
   readonly cwd: string;
   readonly signal: AbortSignal;
   readonly version: string;
+  readonly hookScript: string;
 }
 
 /** Reads the words of the command line and runs what they say. Returns the exit code. Errors: DeployError. */
@@ -40,9 +41,12 @@ export async function runProgram(words: readonly string[], world: World): Promis
   add(program, 'init', 'look around and write a commented osyw-deploy.yaml', async context => (await import('./init.ts')).init(context));
   add(program, 'plan', 'show what `now` would do; change nothing', async (context, options) => (await import('./plan.ts')).plan(context, options))
     .option('--revision <revision>', 'this revision instead of the newest');
-  withWait(add(program, 'now', 'deploy the newest revision', async (context, options) => (await import('./now.ts')).now(context, options as {revision?: string; force?: boolean; wait: boolean}))
+  withWait(add(program, 'now', 'deploy the newest revision', async (context, options) => options['requested'] === true
+    ? (await import('./now-requested.ts')).nowRequested(context)
+    : (await import('./now.ts')).now(context, options as {revision?: string; force?: boolean; wait: boolean}))
     .option('--revision <revision>', 'this revision: r41 or 41 for svn, a hash (at least 7 digits) for git')
-    .option('--force', 'deploy even what is unchanged'));
+    .option('--force', 'deploy even what is unchanged'))
+    .addOption(new Option('--requested', 'only if a hook filed a request: wait for the deploy that runs, then deploy').conflicts(['revision', 'force']));
   withWait(add(program, 'rollback', 'back to the last release that served well', async (context, options) => (await import('./rollback.ts')).rollback(context, options as {to?: string; wait: boolean}))
     .option('--to <release>', 'back to this one, e.g. 000011'));
   add(program, 'recover', 'settle whatever a crash left', async (context, options) => (await import('./recover.ts')).recover(context, {dryRun: options['dryRun'] === true}))
@@ -58,6 +62,13 @@ export async function runProgram(words: readonly string[], world: World): Promis
   const config = program.command('config').summary('check or show the configuration').description('Check or show the configuration.');
   add(config, 'check', 'say whether the configuration is valid; touch nothing', async context => (await import('./config.ts')).configCheck(context));
   add(config, 'show', 'print the effective configuration, defaults filled in', async context => (await import('./config.ts')).configShow(context));
+  program.commandsGroup('Deploy on every commit:');
+  const hook = program.command('hook').summary('let every commit deploy').description('Let every commit deploy: a hook of svn or git files a request and returns.');
+  withRepository(add(hook, 'install', 'put the hook into the repository; one that is there runs first', async (context, options) => (await import('./hook.ts')).hookInstall(context, options)))
+    .option('--group <group>', 'this group may file requests (default: whoever may write the repository)')
+    .option('--anyone', 'every account of this machine may file requests');
+  withRepository(add(hook, 'uninstall', 'take it away again; what was there before is back', async (context, options) => (await import('./hook.ts')).hookUninstall(context, options)));
+  withRepository(add(hook, 'status', 'what is installed, and whether it works (exit 0 it does, 1 it would not, 3 not installed)', async (context, options) => (await import('./hook.ts')).hookStatus(context, options)));
 
   program.commandsGroup('As an init script:');
   add(program, 'start', 'start the release that served last', async context => (await import('./init-words.ts')).start(context));
@@ -92,6 +103,10 @@ Exit codes answer "what is serving now?": 0 the new release (or the same, unchan
 
 function withWait(command: Command): Command {
   return command.option('--no-wait', 'return when the new release serves; the old one drains in the background');
+}
+
+function withRepository(command: Command): Command {
+  return command.option('--repository <path>', 'the repository on this machine (default: where the configuration says the code comes from)');
 }
 
 function count(text: string): number {

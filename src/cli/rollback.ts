@@ -12,6 +12,7 @@ export function rollback(context: Context, options: {to?: string; wait: boolean}
     requestedBy: requester(context.env),
     target: {kind: 'release', release: chooseRelease(tools.records.state(), options.to)},
     force: true,
+    filed: [],
   }));
 }
 

@@ -1,11 +1,12 @@
 import type {Config} from '../config/config.ts';
 import type {Generation, Release, Worker} from '../deploy/deployment.ts';
 import {portsOf} from '../deploy/tools.ts';
-import {messageOf} from '../errors.ts';
+import {errnoOf, messageOf} from '../errors.ts';
 import {readDrains} from '../state/drains.ts';
 import {deployLockPath, readHolder} from '../state/deploy-lock.ts';
 import {readJournal} from '../state/journal.ts';
 import {readState} from '../state/state-file.ts';
+import {readSpool} from '../trigger/request-spool.ts';
 import {formatDuration} from '../support/durations.ts';
 import {openConnections} from '../workers/connections.ts';
 import {isAlive} from '../workers/process-identity.ts';
@@ -56,7 +57,7 @@ async function look(config: Config) {
       since,
     })),
     deploy: deployNow(config.stateDir),
-    pending: null,
+    pending: pending(config),
     upstream: {name: config.nginx.upstream, file: config.nginx.file, ports: tools.upstream.filePorts()},
   };
 }
@@ -86,6 +87,18 @@ function deployNow(stateDir: string): {id: string; phase: string; revision: stri
   return {id: first.id, phase: phase?.type === 'phase' ? phase.phase : 'update', revision: revision?.type === 'revision' ? revision.revision : null, since: first.at};
 }
 
+/** What waits in the spool; null as well for whoever may not look there. */
+function pending({stateDir, app}: Config): {revision: string | null; since: string} | null {
+  try {
+    const {requests} = readSpool(stateDir, app);
+    const [oldest] = requests;
+    return oldest === undefined ? null : {revision: requests.at(-1)?.revision ?? null, since: oldest.filedAt};
+  } catch (error) {
+    if (errnoOf(error) === 'EACCES') return null;
+    throw error;
+  }
+}
+
 function tell(shown: Awaited<ReturnType<typeof look>>): string {
   const lines = [`${shown.app}: ${shown.serving === null ? 'nothing serves' : `release ${shown.serving.release} (${shown.serving.revision}) serves since ${shown.serving.since}`}`];
   for (const {port, pid, state, started_at: startedAt} of shown.serving?.workers ?? []) {
@@ -93,6 +106,7 @@ function tell(shown: Awaited<ReturnType<typeof look>>): string {
   }
   for (const drain of shown.draining) lines.push(`release ${drain.release} (${drain.revision}) drains since ${drain.since}: ${drain.connections} connections, ports ${drain.workers.map(({port}) => port).join(', ')}`);
   if (shown.deploy !== null) lines.push(`deploy ${shown.deploy.id} of ${shown.deploy.revision ?? '?'} is in ${shown.deploy.phase}`);
+  if (shown.pending !== null) lines.push(`a request for ${shown.pending.revision ?? 'the newest revision'} waits since ${shown.pending.since}`);
   lines.push(`upstream ${shown.upstream.name} in ${shown.upstream.file}: ports ${shown.upstream.ports.join(', ') || 'none'}`, '');
   return lines.join('\n');
 }

@@ -13,6 +13,7 @@ export interface Config {
   readonly bake: {readonly forMs: number};
   readonly nginx: NginxConfig;
   readonly drain: {readonly quietMs: number; readonly deadlineMs: number};
+  readonly hook: HookConfig;
   readonly stateDir: string;
   readonly runDir: string;
 }
@@ -28,6 +29,16 @@ export interface SourceConfig {
   readonly branch: string | undefined;
   readonly username: string | undefined;
   readonly passwordFile: string | undefined;
+  /** Globs, relative to the top of the working copy. A hook's request counts only when one of them changed; empty: any path. */
+  readonly paths: readonly string[];
+}
+
+export interface HookConfig {
+  /** The hook stays until the deploy ends, and tells the committer how it went. */
+  readonly wait: boolean;
+  readonly waitTimeoutMs: number;
+  /** A newer request takes the place of a deploy that has not switched yet. */
+  readonly supersede: boolean;
 }
 
 export interface ReleaseConfig {

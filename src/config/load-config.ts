@@ -108,7 +108,7 @@ function ownUid(): number {
 }
 
 function effective(settings: Settings, file: string, stateDir: string, operator: Operator): Config {
-  const {app, source, release, workers, bake, nginx, drain} = settings;
+  const {app, source, release, workers, bake, nginx, drain, hook} = settings;
   return {
     file,
     app,
@@ -120,6 +120,7 @@ function effective(settings: Settings, file: string, stateDir: string, operator:
       branch: source.branch,
       username: source.username,
       passwordFile: source.password_file,
+      paths: source.paths,
     },
     release: {
       tree: release.tree,
@@ -156,6 +157,7 @@ function effective(settings: Settings, file: string, stateDir: string, operator:
       reload: nginx.reload,
     },
     drain: {quietMs: drain.quiet, deadlineMs: drain.deadline},
+    hook: {wait: hook.wait, waitTimeoutMs: hook.wait_timeout, supersede: hook.supersede},
     stateDir,
     runDir: settings.run_dir ?? defaultRunDir(app, stateDir, operator),
   };

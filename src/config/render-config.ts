@@ -29,6 +29,7 @@ export function configAsObject(config: Config): Record<string, unknown> {
       branch: source.branch,
       username: source.username,
       password_file: source.passwordFile,
+      paths: source.paths,
     },
     release: {
       tree: release.tree,
@@ -66,6 +67,7 @@ export function configAsObject(config: Config): Record<string, unknown> {
       reload: nginx.reload,
     },
     drain: {quiet: durationText(config.drain.quietMs), deadline: durationText(config.drain.deadlineMs)},
+    hook: {wait: config.hook.wait, wait_timeout: durationText(config.hook.waitTimeoutMs), supersede: config.hook.supersede},
     state_dir: config.stateDir,
     run_dir: config.runDir,
   });

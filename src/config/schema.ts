@@ -141,6 +141,11 @@ const shared = v.pipe(
   v.transform(path => path.replace(/\/$/, '')),
 );
 
+const glob = text('a glob such as src/** or *.py, relative to the top of the working copy, without ..', pattern =>
+  /^[^/!].{0,511}$/s.test(pattern) && !CONTROL.test(pattern) && !pattern.split('/').some(part => part === '' || part === '.' || part === '..'));
+
+const yesOrNo = v.pipe(v.boolean(expecting('true or false')), v.description('true or false'));
+
 const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH', 'SIGABRT', 'SIGKILL'] as const;
 
 const account = text('the name of an account of this machine', name => /^[^\s:/]{1,64}$/.test(name));
@@ -193,6 +198,7 @@ export const settingsSchema = section({
     branch: v.optional(branch),
     username: v.optional(text('a user name', name => /^[^-]/.test(name) && !CONTROL.test(name) && name.length < 256)),
     password_file: v.optional(filePath('/etc/osyw-deploy/app.password')),
+    paths: v.optional(v.array(glob, expecting('a list of globs: ["src/**", "*.py"]')), []),
   }),
 
   release: v.optional(section({
@@ -262,6 +268,12 @@ export const settingsSchema = section({
   drain: v.optional(section({
     quiet: v.optional(duration({zero: true}), '60s'),
     deadline: v.optional(duration(), '5m'),
+  }), {}),
+
+  hook: v.optional(section({
+    wait: v.optional(yesOrNo, false),
+    wait_timeout: v.optional(duration(), '5m'),
+    supersede: v.optional(yesOrNo, false),
   }), {}),
 
   state_dir: v.optional(directory('/var/lib/osyw-deploy/app')),

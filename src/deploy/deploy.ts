@@ -1,7 +1,8 @@
 import {setTimeout as delay} from 'node:timers/promises';
 import type {Generation, ProcessIdentity, Release, Worker} from './deployment.ts';
 import type {DeployResult, Request} from './events.ts';
-import {asFailure, historyLine, newDeployId, resultOf, startRun, type Failure, type Run} from './run.ts';
+import {fileNewestAgain, isNews, overtakenBy, takeFiled} from './filed-requests.ts';
+import {asFailure, historyLine, newDeployId, resultOf, startRun, Superseded, type Failure, type Run} from './run.ts';
 import {portsOf, type DeployTools} from './tools.ts';
 import {DeployError} from '../errors.ts';
 import type {State} from '../state/state-file.ts';
@@ -44,6 +45,7 @@ export async function deploy(request: Request, tools: DeployTools, signal: Abort
   const made: Made = {revision: null, release: undefined, existing: false, updated: false, workers: []};
   let generation: Generation;
   try {
+    takeFiled(request, tools, run);
     await tools.upstream.requireRunning();
     const revision = await run.phase('update', () => update(request, made, before, tools, run, signal));
     if (revision === 'unchanged') return endUnchanged(made, before, tools, run);
@@ -53,7 +55,7 @@ export async function deploy(request: Request, tools: DeployTools, signal: Abort
     signal.throwIfAborted();
     generation = {deploy: run.id, release, configHash: tools.config.hash, since: new Date().toISOString(), workers};
   } catch (cause) {
-    return abort(cause, made, before, tools, run);
+    return abort(cause, request, made, before, tools, run);
   }
   let was: BeforeSwitch = {intent: undefined, oldNginxWorkers: [], before, historyNow};
   const live = await run.phase('switch', async () => {
@@ -67,7 +69,7 @@ export async function deploy(request: Request, tools: DeployTools, signal: Abort
     }
     return nowLive(generation, was, tools, run);
   });
-  return 'refused' in live ? abort(live.refused, made, before, tools, run) : settle(generation, live, was, tools, run);
+  return 'refused' in live ? abort(live.refused, request, made, before, tools, run) : settle(generation, live, was, tools, run);
 }
 
 /** nginx uses the new workers: whether they do well there, or why that could not even be put on record. */
@@ -115,9 +117,13 @@ async function update(request: Request, made: Made, before: State, tools: Deploy
   tools.releases.warm();
   const revision = target.kind === 'release' ? target.release.revision : await tools.workingCopy().resolve(target.wanted, signal);
   made.revision = revision;
+  const newest = target.kind === 'revision' && target.wanted === undefined;
+  if (newest) run.newest = revision;
+  if (request.trigger === 'hook' && !await isNews(revision, before, tools, signal)) return 'unchanged';
   if (target.kind === 'revision' && !request.force && await isUnchanged(revision, before, tools)) return 'unchanged';
-  run.journal = tools.records.beginJournal({type: 'deploy', version: 1, id: run.id, trigger: run.trigger, requestedBy: run.requestedBy, configHash: tools.config.hash});
-  run.journal.append({type: 'phase', phase: 'update', state: 'began'}, {type: 'revision', revision});
+  overtakenBy(revision, request, tools);
+  run.journal ??= tools.records.beginJournal({type: 'deploy', version: 1, id: run.id, trigger: run.trigger, requestedBy: run.requestedBy, configHash: tools.config.hash});
+  run.journal.append({type: 'phase', phase: 'update', state: 'began'}, {type: 'revision', revision, newest});
   if (target.kind === 'revision' || tools.config.inPlace) {
     made.updated = true;
     await tools.workingCopy().update(revision, signal);
@@ -234,7 +240,7 @@ export function recordServing(generation: Generation, was: BeforeSwitch, tools: 
   return {result: resultOf(line, old?.release.id ?? null, failure?.hint ?? null), drain: leaves ? run.id : undefined};
 }
 
-function stateServing(generation: Generation, {before}: Pick<BeforeSwitch, 'before'>, run: Pick<Run, 'trigger'>): State {
+function stateServing(generation: Generation, {before}: Pick<BeforeSwitch, 'before'>, run: Pick<Run, 'trigger' | 'newest'>): State {
   const {release} = generation;
   const rolledBackFrom = run.trigger === 'rollback' ? before.serving?.release : undefined;
   const entry = {...release, servedAt: generation.since, good: true};
@@ -242,7 +248,7 @@ function stateServing(generation: Generation, {before}: Pick<BeforeSwitch, 'befo
   const served = (known ? before.served.map(one => one.id === release.id ? entry : one) : [...before.served, entry])
     .map(one => one.id === rolledBackFrom?.id && one.id !== release.id ? {...one, good: false} : one);
   return {
-    ...numbered(before, release),
+    ...ended(before, run, release),
     serving: generation,
     served,
     lastPort: Math.max(...portsOf(generation)),
@@ -267,7 +273,7 @@ export async function rollBack(generation: Generation, reason: string, was: Befo
     const line = historyLine(run, {outcome: 'rolled_back', failure, release: generation.release.id, revision: generation.release.revision});
     tools.records.writeDrain({version: 1, deploy: run.id, since: new Date().toISOString(), generation, oldNginxWorkers, history: was.historyNow ? null : line});
     if (was.historyNow) tools.records.addToHistory(line);
-    tools.records.save({...numbered(before, generation.release), lastPort: Math.max(...portsOf(generation)), leftAlone: generation.release.revision});
+    tools.records.save({...ended(before, run, generation.release), lastPort: Math.max(...portsOf(generation)), leftAlone: generation.release.revision});
     if (tools.config.inPlace && old !== null) await takeWorkingCopyBack(old.release.revision, tools);
     run.journal?.append({type: 'closed', outcome: 'rolled_back'});
     run.journal?.close();
@@ -287,8 +293,9 @@ function noWayBack(generation: Generation, reason: string, was: BeforeSwitch, to
 }
 
 /** Gives up before the switch. Never stops a worker that the upstream file names. */
-async function abort(cause: unknown, made: Made, before: State, tools: DeployTools, run: Run): Promise<Deployed> {
+async function abort(cause: unknown, request: Request, made: Made, before: State, tools: DeployTools, run: Run): Promise<Deployed> {
   const failure = asFailure(cause, run.current);
+  const superseded = cause instanceof Superseded || (cause instanceof Error && cause.cause instanceof Superseded);
   const ids = {release: made.release?.id ?? null, revision: made.revision};
   if (failure.code === 'STATE_UNCERTAIN') return uncertain(cause, ids, before, run, undefined);
   const told: string[] = [failure.message];
@@ -301,14 +308,18 @@ async function abort(cause: unknown, made: Made, before: State, tools: DeployToo
   } catch (second) {
     return uncertain(second, ids, before, run, failure.message);
   }
-  const line = historyLine(run, {outcome: 'aborted', failure: {...failure, message: told.join('\n')}, ...ids});
+  const line = superseded && told.length === 1 ? historyLine(run, {outcome: 'superseded', failure: undefined, ...ids})
+    : historyLine(run, {outcome: 'aborted', failure: {...failure, message: told.join('\n')}, ...ids});
   record(() => {
+    // Who was stopped in the middle, by a shutdown for one, has not answered the request.
+    if (failure.code === 'INTERRUPTED' && !superseded) fileNewestAgain(request, 0, tools);
     tools.records.addToHistory(line);
-    if (made.release !== undefined) tools.records.save(numbered(before, made.release));
-    run.journal?.append({type: 'closed', outcome: 'aborted'});
+    saveEnded(before, failure.code === 'INTERRUPTED' ? {...run, newest: undefined} : run, made.release, tools);
+    run.journal?.append({type: 'closed', outcome: line.outcome});
   }, told);
   run.journal?.close();
-  return {result: {...resultOf(line, before.serving?.release.id ?? null, failure.hint), error: told.join('\n')}, drain: undefined};
+  const error = line.error === null && told.length === 1 ? null : told.join('\n');
+  return {result: {...resultOf(line, before.serving?.release.id ?? null, error === null ? null : failure.hint), error}, drain: undefined};
 }
 
 /** Writes down what it can; what cannot be written is said once, and recovery does it again. */
@@ -319,6 +330,17 @@ function record(write: () => void, told: string[]): void {
     const said = `This could not be put on record: ${asFailure(error).message}`;
     if (!told.includes(said)) told.push(said);
   }
+}
+
+/** The state after a deploy that changed nothing of what serves: its number is used up, and its revision was tried. */
+function ended(before: State, run: Pick<Run, 'newest'>, release: Release | undefined): State {
+  const state = release === undefined ? before : numbered(before, release);
+  return run.newest === undefined ? state : {...state, tried: run.newest};
+}
+
+function saveEnded(before: State, run: Pick<Run, 'newest'>, release: Release | undefined, tools: DeployTools): void {
+  const state = ended(before, run, release);
+  if (state.nextRelease !== before.nextRelease || state.tried !== before.tried) tools.records.save(state);
 }
 
 /** The number of a release is used once, whatever became of it. */
@@ -357,8 +379,13 @@ function uncertain(cause: unknown, ids: {release: string | null; revision: strin
 }
 
 function endUnchanged(made: Made, before: State, tools: DeployTools, run: Run): Deployed {
-  const line = historyLine(run, {outcome: 'unchanged', failure: undefined, release: before.serving?.release.id ?? null, revision: made.revision});
+  // What a hook is not to try, changes nothing of what serves either.
+  const revision = before.serving?.release.revision ?? made.revision;
+  const line = historyLine(run, {outcome: 'unchanged', failure: undefined, release: before.serving?.release.id ?? null, revision});
   if (run.trigger !== 'poll') tools.records.addToHistory(line);
+  saveEnded(before, run, undefined, tools);
+  run.journal?.append({type: 'closed', outcome: 'unchanged'});
+  run.journal?.close();
   return {result: resultOf(line, before.serving?.release.id ?? null, null), drain: undefined};
 }
 

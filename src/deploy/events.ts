@@ -11,6 +11,26 @@ export type DeployEvent =
 
 export type Report = (event: DeployEvent) => void;
 
+/** A request as it lay in the spool. It says no more than "look": what there is to deploy, the repository is asked. */
+export interface FiledRequest {
+  /** Its line in the history has this id; the same for one file whoever reads it, and when. */
+  readonly id: string;
+  /** Its name in the spool. */
+  readonly file: string;
+  /** Tells this very file from a later one of the same name. */
+  readonly stamp: string;
+  readonly trigger: Trigger;
+  /** The owner of the file, as the kernel says. */
+  readonly requestedBy: string;
+  readonly uid: number;
+  /** A hint of its sender, for the record alone. */
+  readonly revision: string | null;
+  /** ISO 8601. */
+  readonly filedAt: string;
+  /** How many deploys that took it were killed. */
+  readonly killed: number;
+}
+
 /** Who asks for what. */
 export interface Request {
   readonly trigger: Trigger;
@@ -22,6 +42,8 @@ export interface Request {
     | {readonly kind: 'release'; readonly release: Release};
   /** Deploy even what would be `unchanged`. */
   readonly force: boolean;
+  /** What lay in the spool and is answered by this deploy, oldest first. */
+  readonly filed: readonly FiledRequest[];
 }
 
 /** How a deploy ended; the shape of the contract's `result` event. */

@@ -1,5 +1,7 @@
 import type {Generation, Phase, Release, Trigger, Worker} from './deployment.ts';
 import {confirm, journalSwitch, nowLive, numbered, recordServing, rollBack, settle, undo, type BeforeSwitch, type Deployed} from './deploy.ts';
+import type {FiledRequest} from './events.ts';
+import {fileNewestAgain, finishTaking} from './filed-requests.ts';
 import {historyLine, resultOf, startRun, type Failure, type Run} from './run.ts';
 import {portsOf, type DeployTools} from './tools.ts';
 import {DeployError, FAILURES} from '../errors.ts';
@@ -14,7 +16,11 @@ export interface Unfinished {
   readonly startedAt: string;
   readonly configHash: string;
   readonly phase: Phase;
+  /** The requests that it answers, oldest first. */
+  readonly filed: readonly FiledRequest[];
   readonly revision: string | null;
+  /** The revision, where it is the newest that the repository had. */
+  readonly newest: string | undefined;
   readonly release: Release | undefined;
   readonly existing: boolean;
   /** By mark; `worker` once its process is on record. */
@@ -40,7 +46,9 @@ export function unfinished(entries: readonly JournalEntry[]): Unfinished | undef
   return {
     id: first.id, trigger: first.trigger, requestedBy: first.requestedBy, startedAt: first.at, configHash: first.configHash,
     phase: last('phase')?.phase ?? 'update',
+    filed: first.filed ?? [],
     revision: last('revision')?.revision ?? null,
+    newest: last('revision')?.newest === true ? last('revision')?.revision : undefined,
     release: last('release')?.release,
     existing: last('release')?.existing ?? false,
     workers: [...workers.values()],
@@ -63,8 +71,10 @@ export async function recover(tools: DeployTools): Promise<Deployed | undefined>
   if (facts === undefined) return undefined;
   tools.report({event: 'note', text: `recovering deploy ${facts.id}, which was interrupted in ${facts.phase}`});
   const run = startRun(facts, tools.report);
+  run.newest = facts.newest;
   run.journal = tools.records.continueJournal();
   try {
+    finishTaking(facts, tools);
     return await recoverFrom(facts, tools, run);
   } finally {
     run.journal.close();
@@ -133,6 +143,7 @@ async function takeBack(facts: Unfinished, tools: DeployTools, run: Run): Promis
   }, before, tools);
   if (left.length > 0) throw new DeployError('CLEANUP_INCOMPLETE', `processes of the interrupted deploy ${facts.id} do not die: pids ${left.join(', ')}`);
   const line = historyLine(run, {outcome: 'aborted', failure, release: facts.release?.id ?? null, revision: facts.revision});
+  fileNewestAgain(facts, 1, tools);
   tools.records.addToHistory(line);
   if (facts.release !== undefined) tools.records.save(numbered(before, facts.release));
   run.journal?.append({type: 'closed', outcome: 'aborted'});

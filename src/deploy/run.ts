@@ -16,6 +16,8 @@ export interface Run {
   journal: Journal | undefined;
   /** The phase that runs, or ran last. */
   current: Phase | undefined;
+  /** The newest revision, where this run asked for it. */
+  newest: string | undefined;
   phase<T>(phase: Phase, work: () => Promise<T>): Promise<T>;
 }
 
@@ -26,9 +28,19 @@ export interface Failure {
   readonly hint: string;
 }
 
+/** The reason of an abort: a newer request takes the place of a deploy that has not switched yet. */
+export class Superseded extends Error {
+  override readonly name = 'Superseded';
+}
+
 /** Sorts by time, and no two are the same: `20261123-021100-7f3a9c`. */
 export function newDeployId(now: Date): string {
-  return `${now.toISOString().slice(0, 19).replaceAll('-', '').replace('T', '-').replaceAll(':', '')}-${randomBytes(3).toString('hex')}`;
+  return idAt(now, randomBytes(3).toString('hex'));
+}
+
+/** The id, in the history, of what began at `time`. */
+export function idAt(time: Date, suffix: string): string {
+  return `${time.toISOString().slice(0, 19).replaceAll('-', '').replace('T', '-').replaceAll(':', '')}-${suffix}`;
 }
 
 export function startRun(who: {id: string; trigger: Trigger; requestedBy: string; startedAt: string}, report: Report): Run {
@@ -38,6 +50,7 @@ export function startRun(who: {id: string; trigger: Trigger; requestedBy: string
     phases,
     journal: undefined,
     current: undefined,
+    newest: undefined,
     async phase(phase, work) {
       run.current = phase;
       run.journal?.append({type: 'phase', phase, state: 'began'});
@@ -70,6 +83,7 @@ const CODE_OF_PHASE: Readonly<Record<Phase, FailureCode>> = {
 
 /** A thrown value as a failure; `phase` is where it was thrown. */
 export function asFailure(cause: unknown, phase: Phase = 'update'): Failure {
+  if (cause instanceof Superseded) return {code: 'INTERRUPTED', message: cause.message, hint: FAILURES.INTERRUPTED.hint};
   if (cause instanceof DeployError) return {code: cause.code, message: cause.message, hint: cause.hint};
   // Node's timers wrap the reason of an abort.
   if (cause instanceof Error && cause.name === 'AbortError' && cause.cause !== undefined) return asFailure(cause.cause, phase);

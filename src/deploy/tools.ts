@@ -1,5 +1,5 @@
 import type {Generation, ProcessIdentity, Release, Worker} from './deployment.ts';
-import type {Report} from './events.ts';
+import type {FiledRequest, Report} from './events.ts';
 import type {CheckResult} from '../health/check-worker.ts';
 import type {HeldDrain, Drain} from '../state/drains.ts';
 import type {HistoryLine} from '../state/history.ts';
@@ -29,6 +29,8 @@ export interface WorkingCopy {
   exportTo(dir: string, revision: string, signal: AbortSignal): Promise<void>;
   /** Relative paths (files, links, directories) that differ between two revisions; undefined when that cannot be told. Call after `update(to)`. */
   changedPaths(from: string, to: string, signal: AbortSignal): Promise<readonly string[] | undefined>;
+  /** Whether between two revisions anything changed that `source.paths` names; asks the repository, and leaves the working copy's files as they are. True when that cannot be told. */
+  touches(from: string, to: string, signal: AbortSignal): Promise<boolean>;
 }
 
 /** The directories that releases are built into. */
@@ -104,6 +106,12 @@ export interface Records {
   drains(): Drain[];
   writeDrain(drain: Drain): void;
   takeDrain(deploy: string): HeldDrain | undefined;
+  /** What waits in the spool, oldest first. Changes nothing. */
+  filed(): FiledRequest[];
+  /** Removes these from the spool; a later file of the same name stays. May run twice. */
+  unfile(requests: readonly FiledRequest[]): void;
+  /** Puts one back, to be taken by the next who looks. May run twice. */
+  fileAgain(request: FiledRequest): void;
 }
 
 /** All that the story of a deploy needs of the world; `wire.ts` makes the real one. */

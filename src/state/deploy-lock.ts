@@ -1,4 +1,4 @@
-import {spawnSync} from 'node:child_process';
+import {spawn, spawnSync} from 'node:child_process';
 import {closeSync, constants, ftruncateSync, openSync, writeSync} from 'node:fs';
 import {join} from 'node:path';
 import {errnoOf} from '../errors.ts';
@@ -20,6 +20,7 @@ export interface HeldLock {
 
 /** Exit code of flock(1) when another holds the lock; not 1, which it also uses for its own errors. */
 const TAKEN = 75;
+const FLOCK_ENV = {PATH: '/usr/bin:/bin'};
 
 /**
  * Locks an open file, or is false when another has it.
@@ -27,7 +28,7 @@ const TAKEN = 75;
  * So the kernel frees it at our death, whatever way we die, and workers do not inherit it: the descriptor closes on exec.
  */
 export function lockOpenFile(fd: number): boolean {
-  const result = spawnSync('flock', ['--exclusive', '--nonblock', '--conflict-exit-code', String(TAKEN), '3'], {stdio: ['ignore', 'ignore', 'pipe', fd], env: {PATH: '/usr/bin:/bin'}});
+  const result = spawnSync('flock', ['--exclusive', '--nonblock', '--conflict-exit-code', String(TAKEN), '3'], {stdio: ['ignore', 'ignore', 'pipe', fd], env: FLOCK_ENV});
   if (result.status !== 0 && result.status !== TAKEN) throw new Error(`flock failed: ${result.error?.message ?? result.stderr.toString()}`);
   return result.status === 0;
 }
@@ -39,6 +40,30 @@ export function tryLock(path: string, command: string): HeldLock | {readonly hel
     closeSync(fd);
     return {heldBy: readHolder(path)};
   }
+  return hold(fd, command);
+}
+
+/** Takes the lock of an application, after whoever has it. Errors: the signal's reason. */
+export async function waitForLock(path: string, command: string, signal: AbortSignal): Promise<HeldLock> {
+  signal.throwIfAborted();
+  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
+  const flock = spawn('flock', ['--exclusive', '3'], {stdio: ['ignore', 'ignore', 'ignore', fd], env: FLOCK_ENV});
+  const stop = () => flock.kill();
+  signal.addEventListener('abort', stop, {once: true});
+  try {
+    const status = await new Promise<number | null>((resolve, reject) => flock.once('error', reject).once('exit', resolve));
+    signal.throwIfAborted();
+    if (status !== 0) throw new Error(`flock ended with ${status ?? 'a signal'}`);
+    return hold(fd, command);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}
+
+function hold(fd: number, command: string): HeldLock {
   const holder: LockHolder = {process: identify(process.pid), command, since: new Date().toISOString()};
   try {
     ftruncateSync(fd);

@@ -2,6 +2,7 @@ import {closeSync, constants, fstatSync, ftruncateSync, openSync} from 'node:fs'
 import {join} from 'node:path';
 import {crc32} from 'node:zlib';
 import type {Phase, Release, Trigger, Worker} from '../deploy/deployment.ts';
+import type {FiledRequest} from '../deploy/events.ts';
 import {DeployError} from '../errors.ts';
 import type {SwitchIntent} from '../upstream/switch-upstream.ts';
 import type {ProcessIdentity} from '../deploy/deployment.ts';
@@ -9,9 +10,12 @@ import {appendDurably, readRegularFile, replaceFile} from './atomic-file.ts';
 
 /** What the running deploy is about to do or has done. Each line is on disk before what follows it happens. */
 export type JournalEntry = {readonly at: string} & (
-  | {readonly type: 'deploy'; readonly version: 1; readonly id: string; readonly trigger: Trigger; readonly requestedBy: string; readonly configHash: string}
+  | {readonly type: 'deploy'; readonly version: 1; readonly id: string; readonly trigger: Trigger; readonly requestedBy: string; readonly configHash: string;
+      /** They are removed from the spool once this entry is on disk. */
+      readonly filed?: readonly FiledRequest[];}
   | {readonly type: 'phase'; readonly phase: Phase; readonly state: 'began'}
-  | {readonly type: 'revision'; readonly revision: string}
+  /** `newest`: the repository was asked for it, nobody named it. */
+  | {readonly type: 'revision'; readonly revision: string; readonly newest: boolean}
   /** Before the directory is made; `existing`: it served before and is not ours to discard. */
   | {readonly type: 'release'; readonly release: Release; readonly existing: boolean}
   /** Before the process is started. */

@@ -26,9 +26,11 @@ export interface State {
   readonly served: readonly ServedRelease[];
   /** A revision that was rolled back from or failed after its switch: only a person takes it again. */
   readonly leftAlone: string | null;
+  /** The newest revision that a deploy was made of, however that ended: a request of a hook does not try it again. */
+  readonly tried: string | null;
 }
 
-export const EMPTY_STATE: State = {version: 1, serving: null, nextRelease: 1, lastPort: null, served: [], leftAlone: null};
+export const EMPTY_STATE: State = {version: 1, serving: null, nextRelease: 1, lastPort: null, served: [], leftAlone: null, tried: null};
 
 /**
  * Errors: STATE_UNCERTAIN when the file is damaged, of another version, or gone though something was deployed. The file before

@@ -17,7 +17,8 @@ export function accountOf(uid: number): Account | undefined {
   return accounts().find(account => account.uid === uid);
 }
 
-function accounts(): Account[] {
+/** All of them, in the order of the file. */
+export function accounts(): Account[] {
   return readFileSync('/etc/passwd', 'utf8').split('\n').flatMap(line => {
     const [name, , uid, gid, , home] = line.split(':');
     return name === undefined || home === undefined ? [] : [{name, uid: Number(uid), gid: Number(gid), home}];

@@ -17,6 +17,7 @@ import {gitRemote, sameRemote, type GitRemote} from './git-url.ts';
 import {refuseForeignDirectory} from './foreign-directory.ts';
 import {liveCommands} from './live-commands.ts';
 import type {WorkingCopyUse} from './open-working-copy.ts';
+import {namesAny} from './path-globs.ts';
 import {lastWords, namedFiles, shownText} from './shown-text.ts';
 
 /** One fixed name: a ref named after the branch cannot be written when `topic` became `topic/a`. */
@@ -43,7 +44,7 @@ interface Source {
 
 /** A git work tree that follows one branch of one repository. */
 export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): WorkingCopy {
-  const {workingCopy, url, timeoutMs} = config.source;
+  const {workingCopy, url, timeoutMs, paths} = config.source;
   const git = openGit(config);
   const checkedFile = join(config.stateDir, 'git', 'osyw-checked');
   /** There until the first files of our own clone are complete: what stands in the work tree then is nobody's work. */
@@ -51,6 +52,8 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   let lookBegun: Promise<Look> | undefined;
   let lookedEarly = onlyAsks;
   let source: Source | undefined;
+  /** The revision that `touches` fetched since the last `resolve`; the update to it need not fetch it again. */
+  let fetchedForQuestion: string | undefined;
 
   const local = (args: readonly string[], signal: AbortSignal) => git.must(args, {cwd: workingCopy, signal});
 
@@ -72,6 +75,9 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     }));
   };
 
+  const settingsNow = async (signal: AbortSignal): Promise<ReadonlyMap<string, string>> =>
+    lookBegun === undefined ? readSettings(signal) : (await lookBegun).settings;
+
   /** Which repository, and which branch of it. */
   const findSource = async (signal: AbortSignal): Promise<Source & {readonly tip: string}> => {
     const directories = gitDirectories(workingCopy);
@@ -90,13 +96,20 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     return {remote, branch: found, tip};
   };
 
+  const knownSource = async (signal: AbortSignal): Promise<Source> => {
+    if (source !== undefined) return source;
+    const {remote, branch} = await findSource(signal);
+    source = {remote, branch};
+    return source;
+  };
+
   const originOf = async (directories: GitDirectories | undefined, signal: AbortSignal): Promise<GitRemote> => {
     if (directories === undefined) {
       throw new DeployError('UPDATE_FAILED', `${workingCopy} is not a git work tree, and source.url is not set.`, {
         hint: 'Set source.url, then the first deploy clones it; or clone it yourself.',
       });
     }
-    const origin = (lookBegun === undefined ? await readSettings(signal) : (await lookBegun).settings).get('remote.origin.url');
+    const origin = (await settingsNow(signal)).get('remote.origin.url');
     if (origin === undefined) {
       throw new DeployError('UPDATE_FAILED', `${workingCopy} has no remote "origin", and source.url is not set.`, {hint: 'Set source.url, or `git remote add origin URL`.'});
     }
@@ -122,6 +135,7 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
 
   const resolve: WorkingCopy['resolve'] = async (wanted, signal) => {
     const prefix = wanted === undefined ? undefined : parseHash(wanted);
+    fetchedForQuestion = undefined;
     // Only for the first question: what is asked again and again is asked by polling, and a poll reads no tree.
     if (!lookedEarly && gitDirectories(workingCopy) !== undefined) {
       lookedEarly = true;
@@ -173,11 +187,7 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     git.prepare();
     let directories = gitDirectories(workingCopy);
     if (directories !== undefined) await waitForLocks(directories, config.source.branch ?? checkedOutBranch(directories) ?? 'HEAD', signal);
-    if (source === undefined) {
-      const {remote, branch} = await findSource(signal);
-      source = {remote, branch};
-    }
-    const {remote, branch} = source;
+    const {remote, branch} = await knownSource(signal);
     if (directories !== undefined && existsSync(cloningFile)) {
       const head = await git.run(['rev-parse', '--verify', 'HEAD'], {cwd: workingCopy, signal});
       // A branch with a commit is a finished clone, be it that somebody else finished it.
@@ -198,7 +208,7 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     let before = lookBegun === undefined ? await look(signal) : await lookBegun;
     lookBegun = undefined;
     if (performance.now() - before.at > LOOK_IS_FRESH_MS) before = await look(signal);
-    refuseSwitched(before, directories, remote, branch);
+    refuseSwitched(before.settings, directories, remote, branch);
     refuseEdits(before.status, directories);
     if (before.status.missing.length > 0) await restoreMissing(before.status.missing, signal);
 
@@ -208,7 +218,7 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     if (head === sha) {
       await refuseUnsupported(git, workingCopy, sha, undefined, signal);
     } else {
-      await fetch(remote, branch, sha, signal);
+      if (fetchedForQuestion !== sha) await fetch(remote, branch, sha, signal);
       await moveTo(sha, head, headChecked, branch, signal);
     }
     writeFileSync(checkedFile, sha, {mode: 0o600});
@@ -292,7 +302,7 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     }
   };
 
-  const refuseSwitched = ({settings}: Look, directories: GitDirectories, remote: GitRemote, branch: string): void => {
+  const refuseSwitched = (settings: ReadonlyMap<string, string>, directories: GitDirectories, remote: GitRemote, branch: string): void => {
     const origin = settings.get('remote.origin.url');
     if (url !== undefined && origin !== undefined && !sameRemote(gitRemote(origin, workingCopy), remote)) {
       throw new DeployError('UPDATE_FAILED', `The work tree ${workingCopy} is of ${shownText(origin)}, but source.url is ${shownText(remote.url)}.`, {
@@ -357,7 +367,34 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     return changes?.every(change => showsAs(workingCopy, change)) === true ? changes.map(change => change.path) : undefined;
   };
 
-  return {vcs: 'git', resolve, update, exportTo, changedPaths};
+  const touches: WorkingCopy['touches'] = async (from, to, signal) => {
+    const directories = gitDirectories(workingCopy);
+    if (paths.length === 0 || directories === undefined || !/^[0-9a-f]{40,64}$/.test(from)) return true;
+    try {
+      const sha = parseHash(to);
+      git.prepare();
+      const names = () => git.run(['diff-tree', '-r', '-z', '--name-only', '--no-renames', from, sha, '--'], {cwd: workingCopy, signal});
+      const {remote, branch} = await knownSource(signal);
+      // Before the fetch, which writes refs: not into a work tree that is of something else.
+      refuseSwitched(await settingsNow(signal), directories, remote, branch);
+      let diff = await names();
+      if (diff.exitCode !== 0) {
+        await waitForLocks(directories, branch, signal);
+        await fetch(remote, branch, sha, signal);
+        fetchedForQuestion = sha;
+        diff = await names();
+      }
+      // What was deployed is gone from here: a rewritten history. Or a name is not UTF-8 and could not be told exactly.
+      if (diff.exitCode !== 0 || diff.stdout.includes('\ufffd')) return true;
+      return await namesAny(paths, diff.stdout.split('\0').filter(path => path !== ''));
+    } catch (error) {
+      signal.throwIfAborted();
+      if (error instanceof DeployError) return true; // The update that follows meets it again, and tells it.
+      throw error;
+    }
+  };
+
+  return {vcs: 'git', resolve, update, exportTo, changedPaths, touches};
 }
 
 /** Whether the work tree has at this path what the commit has: an untracked file under a deleted name must not pass for the tracked one. */

@@ -38,7 +38,7 @@ export function findVcs(workingCopy: string, url: string | undefined): 'svn' | '
 }
 
 /** A Subversion URL may name a directory inside the repository, so the parents are looked at too. */
-function repositoryAt(path: string): 'svn' | 'git' | undefined {
+export function repositoryAt(path: string): 'svn' | 'git' | undefined {
   if (existsSync(join(path, '.git')) || (existsSync(join(path, 'HEAD')) && existsSync(join(path, 'objects')))) return 'git';
   for (let directory = path; ; directory = dirname(directory)) {
     if (existsSync(join(directory, 'format')) && existsSync(join(directory, 'db'))) return 'svn';

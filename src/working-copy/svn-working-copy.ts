@@ -7,6 +7,7 @@ import {DeployError} from '../errors.ts';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
 import {refuseForeignDirectory} from './foreign-directory.ts';
 import type {WorkingCopyUse} from './open-working-copy.ts';
+import {namesAny} from './path-globs.ts';
 import {namedFiles, lastWords, shownText} from './shown-text.ts';
 import {openSvn} from './svn-command.ts';
 import {parseSvnStatus, type SvnStatus} from './svn-status.ts';
@@ -32,6 +33,13 @@ interface Verified {
   readonly info: Info;
 }
 
+/** One path of a difference, relative to its top, which is the empty path. `item` is `none` when only properties changed. */
+interface SvnChange {
+  readonly path: string;
+  readonly kind: 'file' | 'dir';
+  readonly item: string | undefined;
+}
+
 /** What the working copy looked like before anything was done to it. */
 interface Look {
   readonly at: number;
@@ -41,7 +49,7 @@ interface Look {
 
 /** A Subversion working copy. `svn update` exits 0 on conflicts and obstructions, so everything here is judged by looking. */
 export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): WorkingCopy {
-  const {workingCopy, url} = config.source;
+  const {workingCopy, url, paths} = config.source;
   const svn = openSvn(config);
   const configuredUrl = url === undefined ? undefined : asUrl(url);
   const treesFile = join(config.stateDir, 'svn', 'osyw-trees.json');
@@ -49,6 +57,8 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   const checkingOutFile = join(config.stateDir, 'svn', 'osyw-checking-out');
   let lookBegun: Promise<Look> | undefined;
   let place: Info | undefined;
+  /** What the repository said last of the place to deploy from. */
+  let origin: Info | undefined;
   let lookedEarly = onlyAsks;
   /** The tree of rN can live at a path that N itself did not have yet: after a move of a parent directory. Then this one has it. */
   const revisionsWithTree = new Map<number, number>();
@@ -98,6 +108,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
       throw new DeployError('UPDATE_FAILED', `${what}: ${lastWords(result.stderr)}`, {hint: 'See `svn log` of source.url for the revisions there are.'});
     }
     const info = parseInfo(result.stdout);
+    origin = info;
     revisionsWithTree.set(info.lastChanged, info.revision);
     return `r${info.lastChanged}`;
   };
@@ -222,12 +233,40 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     rememberTree(to, info);
     if (!known) return undefined;
     if (from === to) return [];
+    const changes = await changesBetween(from, to, info, signal);
+    return changes === undefined ? undefined : shownPaths(changes, workingCopy);
+  };
+
+  const touches: WorkingCopy['touches'] = async (from, to, signal) => {
+    if (paths.length === 0) return true;
+    try {
+      const info = origin ?? await originInfo(signal);
+      // The release may be of another place, whose numbers mean other trees. One that was never exported is not known: then the number has to do.
+      const known = readTrees()[from];
+      if (known !== undefined && !isTreeOf(known, info)) return true;
+      const changes = await changesBetween(from, to, info, signal);
+      // The top itself came, went, or is a file: these are two things, and not one that changed.
+      if (changes === undefined || changes.some(({path, kind, item}) => path === '' && (item !== 'none' || kind !== 'dir'))) return true;
+      return await namesAny(paths, changes.map(({path}) => path));
+    } catch (error) {
+      signal.throwIfAborted();
+      if (error instanceof DeployError) return true; // The update that follows meets it again, and tells it.
+      throw error;
+    }
+  };
+
+  const originInfo = async (signal: AbortSignal): Promise<Info> => {
+    if (configuredUrl === undefined) return localInfo(signal);
+    return parseInfo((await svn.stubborn('info', ['--xml', '--', `${configuredUrl}@`], {signal, network: true})).stdout);
+  };
+
+  /** Undefined when the place is in neither of the revisions, or one of them is not in the repository. */
+  const changesBetween = async (from: string, to: string, info: Info, signal: AbortSignal): Promise<SvnChange[] | undefined> => {
     const [old, now] = [parseRevision(from), parseRevision(to)];
     const result = await svn.stubborn('diff', [
       '--summarize', '--xml', `--old=${info.url}@${old}`, `--new=${info.url}@${revisionsWithTree.get(now) ?? now}`,
     ], {signal, network: true, expected: NOT_THERE});
-    if (!result.ok) return undefined;
-    return pathsOf(result.stdout, info.url, workingCopy);
+    return result.ok ? parseSummary(result.stdout, info.url) : undefined;
   };
 
   const readTrees = (): Record<string, string> => {
@@ -245,7 +284,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     writeFileSync(treesFile, JSON.stringify(Object.fromEntries(entries)), {mode: 0o600});
   };
 
-  return {vcs: 'svn', resolve, update, exportTo, changedPaths};
+  return {vcs: 'svn', resolve, update, exportTo, changedPaths, touches};
 }
 
 function isVerified(value: unknown): value is Verified {
@@ -257,6 +296,11 @@ function isVerified(value: unknown): value is Verified {
 
 function treeOf(info: Info): string {
   return `${info.uuid} ${info.url}`;
+}
+
+function isTreeOf(tree: string, info: Info): boolean {
+  const [uuid, url = ''] = tree.split(' ');
+  return uuid === info.uuid && sameUrl(url, info.url);
 }
 
 function isWorkingCopy(path: string): boolean {
@@ -355,19 +399,25 @@ function putStumpAside(workingCopy: string): void {
   else renameSync(workingCopy, `${workingCopy}.broken-${Date.now()}`);
 }
 
+/** Reads `svn diff --summarize --xml` of two URLs. Of a directory that came or went, each path is named. */
+function parseSummary(xml: string, url: string): SvnChange[] {
+  return (childOf(parseSvnXml(xml), 'paths')?.children ?? []).map(({text, attributes}) => ({
+    path: relative(decodeURIComponent(url), decodeURIComponent(text)),
+    kind: attributes['kind'] === 'dir' ? 'dir' : 'file',
+    item: attributes['item'],
+  }));
+}
+
 /**
- * The paths of `svn diff --summarize --xml` of two URLs; undefined when the working copy does not show each as it is in the
- * new tree: an unversioned file under a deleted name must not pass for the versioned one.
+ * The paths of the changes; undefined when the working copy does not show each as it is in the new tree: an unversioned file
+ * under a deleted name must not pass for the versioned one.
  */
-function pathsOf(xml: string, url: string, workingCopy: string): string[] | undefined {
+function shownPaths(changes: readonly SvnChange[], workingCopy: string): string[] | undefined {
   const present = new Map<string, 'file' | 'dir' | undefined>();
-  for (const item of childOf(parseSvnXml(xml), 'paths')?.children ?? []) {
-    const path = relative(decodeURIComponent(url), decodeURIComponent(item.text));
-    const kind = item.attributes['kind'] === 'dir' ? 'dir' : 'file';
-    const is = item.attributes['item'];
+  for (const {path, kind, item} of changes) {
     // Properties of a directory are nothing that an export shows.
-    if (path === '' || (kind === 'dir' && is === 'none')) continue;
-    if (is === 'deleted') {
+    if (path === '' || (kind === 'dir' && item === 'none')) continue;
+    if (item === 'deleted') {
       if (!present.has(path)) present.set(path, undefined);
     } else {
       present.set(path, kind);

@@ -1,5 +1,5 @@
 import type {ProcessIdentity, Worker} from '../../src/deploy/deployment.ts';
-import type {DeployEvent} from '../../src/deploy/events.ts';
+import type {DeployEvent, FiledRequest} from '../../src/deploy/events.ts';
 import type {DeployTools, WorkingCopy} from '../../src/deploy/tools.ts';
 import {DeployError} from '../../src/errors.ts';
 import type {NginxConfig} from '../../src/config/config.ts';
@@ -82,8 +82,10 @@ export class World {
   /** Revisions whose workers fail every check from now on. */
   failing = new Set<string>();
   nginx: {file: string | null; now: NginxGeneration; old: NginxGeneration[]; late: string | null | undefined; mood: NginxMood};
-  disk: {state: State | undefined; journal: JournalEntry[] | undefined; history: HistoryLine[]; drains: Map<string, Drain>; releases: Map<string, {revision: string; complete: boolean}>; workingCopy: string | null};
+  disk: {state: State | undefined; journal: JournalEntry[] | undefined; history: HistoryLine[]; drains: Map<string, Drain>; releases: Map<string, {revision: string; complete: boolean}>; workingCopy: string | null; spool: Map<string, FiledRequest>};
   newest = 'r1';
+  /** Whether a path that counts changed between two revisions. */
+  touches: (from: string, to: string) => boolean = () => true;
   /** A stranger sits on these ports. */
   strangers = new Set<number>();
   usedIds = new Set<string>();
@@ -98,7 +100,7 @@ export class World {
     const ports = portsIn(file ?? '');
     for (const port of ports) this.processes.push({identity: this.#identity(), id: null, port, revision: 'by hand', alive: true});
     this.nginx = {file, now: {workers: [this.#identity(), this.#identity()], ports, confirmed: true}, old: [], late: undefined, mood: 'good'};
-    this.disk = {state: undefined, journal: undefined, history: [], drains: new Map(), releases: new Map(), workingCopy: null};
+    this.disk = {state: undefined, journal: undefined, history: [], drains: new Map(), releases: new Map(), workingCopy: null, spool: new Map()};
   }
 
   /** Another machine in the same state, to try what comes next in more ways than one. */
@@ -111,7 +113,7 @@ export class World {
     copy.bakeMs = this.bakeMs;
     copy.failing = new Set(this.failing);
     copy.nginx = {...nginx, now: generation(nginx.now), old: nginx.old.map(generation)};
-    copy.disk = {...disk, journal: disk.journal?.slice(), history: [...disk.history], drains: new Map(disk.drains), releases: new Map(disk.releases)};
+    copy.disk = {...disk, journal: disk.journal?.slice(), history: [...disk.history], drains: new Map(disk.drains), releases: new Map(disk.releases), spool: new Map(disk.spool)};
     copy.newest = this.newest;
     copy.strangers = new Set(this.strangers);
     copy.usedIds = new Set(this.usedIds);
@@ -280,6 +282,7 @@ export class World {
       update: async revision => life.later(`working copy: ${revision}`, () => void (disk.workingCopy = revision)),
       exportTo: async () => life.later('export', () => undefined),
       changedPaths: async () => life.read(undefined),
+      touches: async (from, to) => life.read(world.touches(from, to)),
     };
 
     const journalOn = (): Journal => ({
@@ -426,6 +429,12 @@ export class World {
             release: () => void this.#heldDrains.delete(deploy),
           };
         },
+        filed: () => life.look([...disk.spool.values()]),
+        unfile: requests => {
+          life.look(undefined);
+          for (const {file, stamp} of requests) if (disk.spool.get(file)?.stamp === stamp) life.disk(`spool: ${file} taken`, () => disk.spool.delete(file));
+        },
+        fileAgain: request => life.disk(`spool: ${request.file} again`, () => disk.spool.set(request.file, {...written(request), stamp: `${++world.#pids}`, id: `again-${world.#pids}`})),
       },
     };
   }

@@ -146,7 +146,7 @@ export function configFor(root: string, repository: {vcs: Vcs; url: string} | un
     app: 'test',
     source: {
       vcs: repository?.vcs, workingCopy: join(root, 'wc'), timeoutMs: 30_000, url: repository?.url,
-      branch: repository?.vcs === 'git' ? 'main' : undefined, username: undefined, passwordFile: undefined, ...parts.source,
+      branch: repository?.vcs === 'git' ? 'main' : undefined, username: undefined, passwordFile: undefined, paths: [], ...parts.source,
     },
     release: {tree: 'snapshot', build: [], buildTimeoutMs: 30_000, buildUser: undefined, shared: [], keep: 5, ...parts.release},
     workers: {
@@ -160,6 +160,7 @@ export function configFor(root: string, repository: {vcs: Vcs; url: string} | un
       probe: undefined, reload: undefined,
     },
     drain: {quietMs: 1000, deadlineMs: 5000},
+    hook: {wait: false, waitTimeoutMs: 5000, supersede: false},
     stateDir: join(root, 'state'),
     runDir: join(root, 'run'),
   };

@@ -12,7 +12,7 @@ const stateDir = makeTempDir();
 makeStateDir(stateDir);
 after(() => removeTempDir(stateDir));
 const config = {stateDir} as Config;
-const now = (revision: string) => (tools: DeployTools) => deploy({trigger: 'manual', requestedBy: 'ann', target: {kind: 'revision', wanted: revision}, force: false}, tools, new AbortController().signal, {historyNow: true});
+const now = (revision: string) => (tools: DeployTools) => deploy({trigger: 'manual', requestedBy: 'ann', target: {kind: 'revision', wanted: revision}, force: false, filed: []}, tools, new AbortController().signal, {historyNow: true});
 
 test('what a killed deploy made is not pruned before it is settled: it may serve', async () => {
   for (let killBefore = 1; ; killBefore++) {

@@ -62,6 +62,15 @@ const CASES: readonly Case[] = [
   {situation: 'branch with svn', line: 3, by: source('vcs: svn\n  branch: main'), at: '5:11', says: /source\.branch is a word of git/},
   ...['--upload-pack=x', '-x', 'a;touch${IFS}x', '`id`', '"@{-1}"', 'HEAD', 'refs/../x', 'main.lock', 'a//b', '/a', 'a/', '.a', 'a/.b', '0123456789abcdef0123456789abcdef01234567']
     .map((name): Case => ({situation: `branch ${name}`, line: 3, by: source(`branch: ${name.startsWith('"') ? name : JSON.stringify(name)}`), at: '4:11', says: /source\.branch is/})),
+  {situation: 'paths as text', line: 3, by: source('paths: src/**'), at: '4:10', says: /source\.paths is "src\/\*\*"; expected a list of globs: \["src\/\*\*", "\*\.py"\]/},
+  {situation: 'paths as a map', line: 3, by: source('paths: {src: true}'), at: '4:10', says: /source\.paths is a map of keys; expected a list of globs/},
+  {situation: 'a number among the paths', line: 3, by: source('paths: [src, 7]'), at: '4:16', says: /source\.paths\[1\] is 7; expected a glob/},
+  {situation: 'one path of two', line: 3, by: source('paths: ["src/**", ../x]'), at: '4:21', says: /source\.paths\[1\] is "\.\.\/x"; expected a glob/},
+  ...['', '/', '/abs', '/srv/shop/copy/src', '../x', '..', '.', './src', 'src/../lib', 'src/.', 'src/..', '!x', '!(x)', 'src//x', 'src/', 'a\nb', 'a\u001b[0m', `a${'b'.repeat(512)}`]
+    .map((glob): Case => ({
+      situation: `path ${JSON.stringify(glob).slice(0, 20)}`, line: 3, by: source(`paths: [${JSON.stringify(glob)}]`), at: '4:11',
+      says: /source\.paths\[0\] is .*; expected a glob such as src\/\*\* or \*\.py, relative to the top of the working copy, without \.\./,
+    })),
 
   {situation: 'build as one command', line: 9, by: section('release: {build: [make, all]}'), at: '10:19', says: /release\.build\[0\] is "make"; expected a list of words/},
   {situation: 'keep 1', line: 9, by: section('release: {keep: 1}'), at: '10:17', says: /at least 2/},
@@ -126,6 +135,19 @@ const CASES: readonly Case[] = [
   {situation: 'probe with a password', line: 9, by: nginx('probe: http://u:geheim@127.0.0.1/'), at: '10:10', says: /without a user name/},
   {situation: 'probe without a scheme', line: 9, by: nginx('probe: 127.0.0.1'), at: '10:10', says: /a URL through nginx/},
   {situation: 'reload as a string', line: 9, by: nginx('reload: systemctl reload nginx'), at: '10:11', says: /a list of words, no shell/},
+
+  {situation: 'hook as yes', line: 9, by: section('hook: true'), at: '10:7', says: /hook is true; expected a map/},
+  {situation: 'typo in hook', line: 9, by: section('hook: {supercede: true}'), at: '10:8', says: /hook\.supercede is not a key.*did you mean supersede\?/},
+  ...['1', '"true"', 'yes', 'on', '5m', '2026-01-01'].flatMap((value): Case[] => [
+    {situation: `hook.wait ${value}`, line: 9, by: section(`hook:\n  wait: ${value}`), at: '11:9', says: /hook\.wait is .*; expected true or false/},
+    {situation: `hook.supersede ${value}`, line: 9, by: section(`hook:\n  supersede: ${value}`), at: '11:14', says: /hook\.supersede is .*; expected true or false/},
+  ]),
+  {situation: 'hook.wait as a list', line: 9, by: section('hook: {wait: [true]}'), at: '10:14', says: /hook\.wait is a list; expected true or false/},
+  {situation: 'hook.wait_timeout without a unit', line: 9, by: section('hook: {wait_timeout: 300}'), at: '10:22', says: /hook\.wait_timeout is 300; expected a number with a unit/},
+  {situation: 'hook.wait_timeout of nothing', line: 9, by: section('hook: {wait_timeout: 0s}'), at: '10:22', says: /more than 0/},
+  {situation: 'hook.wait_timeout that setTimeout cannot take', line: 9, by: section('hook: {wait_timeout: 25d}'), at: '10:22', says: /at most 24d/},
+  {situation: 'hook.wait_timeout as a switch', line: 9, by: section('hook: {wait_timeout: true}'), at: '10:22', says: /hook\.wait_timeout is true; expected a number with a unit/},
+
   {situation: 'state inside the working copy', line: 9, by: section('state_dir: /srv/shop/copy/state'), at: '10:12', says: /inside source\.working_copy/},
   {situation: 'working copy inside the state', line: 9, by: section('state_dir: /srv/shop'), at: '10:12', says: /around source\.working_copy/},
   {situation: 'state in a top-level directory', line: 9, by: section('state_dir: /var'), at: '10:12', says: /below a top-level one/},
@@ -207,7 +229,10 @@ describe('what looks odd and is right', () => {
     ['JSON in env is no placeholder', 6, workers(`env: {A: '{"a": {"b": 1}}', B: '{}'}`)],
     ['a format string in the command', 5, '  command: [a, "%({x-forwarded-for}i)s", ""]'],
     ['bake and quiet of nothing', 9, section('bake: {for: 0s}\ndrain: {quiet: 0s}')],
-    ['empty sections', 9, section('check:\nbake:\ndrain:\nrelease:')],
+    ['empty sections', 9, section('check:\nbake:\ndrain:\nrelease:\nhook:')],
+    ['every kind of path', 3, source('paths: ["src/**", "*.py", src, .env, "**", "{a,b}/*.[jt]s", "-x", "a b/é", "a@b", "50%", "...", "x/..y", "a!", "#a", "[!a]*"]')],
+    ['no paths', 3, source('paths: []')],
+    ['hooks that do not wait', 9, section('hook: {wait: false, wait_timeout: 90s, supersede: false}')],
     ['scp-like URL', 3, source('url: git@github.com:osyw/shop.git')],
     ['svn+ssh URL', 3, source('url: svn+ssh://deploy@svn.example.org/repo/trunk')],
     ['file URL', 3, source('url: file:///srv/svn/repo/trunk')],

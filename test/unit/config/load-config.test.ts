@@ -52,6 +52,7 @@ source:
   url: svn://127.0.0.1/osyw/trunk
   username: deploy
   password_file: ${put('password', 'x')}
+  paths: ["src/**", "*.py"]
 
 release:
   tree: snapshot
@@ -104,6 +105,11 @@ drain:
   quiet: 60s
   deadline: 5m
 
+hook:
+  wait: true
+  wait_timeout: 2m
+  supersede: true
+
 state_dir: /var/lib/osyw-deploy/osyw
 run_dir: /run/osyw-deploy/osyw
 `;
@@ -117,7 +123,7 @@ describe('a valid configuration', () => {
       app: 'osyw',
       source: {
         vcs: 'svn', workingCopy: '/var/bottle', timeoutMs: 120_000, url: 'svn://127.0.0.1/osyw/trunk', branch: undefined,
-        username: 'deploy', passwordFile: join(directory, 'password'),
+        username: 'deploy', passwordFile: join(directory, 'password'), paths: ['src/**', '*.py'],
       },
       release: {
         tree: 'snapshot', build: [['python3', '-m', 'compileall', '-q', '.']], buildTimeoutMs: 600_000, buildUser: self,
@@ -140,6 +146,7 @@ describe('a valid configuration', () => {
         probe: 'http://127.0.0.1/', reload: ['systemctl', 'reload', 'nginx'],
       },
       drain: {quietMs: 60_000, deadlineMs: 300_000},
+      hook: {wait: true, waitTimeoutMs: 120_000, supersede: true},
       stateDir: '/var/lib/osyw-deploy/osyw',
       runDir: '/run/osyw-deploy/osyw',
     });
@@ -152,7 +159,7 @@ describe('a valid configuration', () => {
       app: 'shop',
       source: {
         vcs: undefined, workingCopy: '/srv/shop/copy', timeoutMs: 120_000, url: undefined, branch: undefined,
-        username: undefined, passwordFile: undefined,
+        username: undefined, passwordFile: undefined, paths: [],
       },
       release: {tree: 'snapshot', build: [], buildTimeoutMs: 600_000, buildUser: undefined, shared: [], keep: 5},
       workers: {
@@ -170,6 +177,7 @@ describe('a valid configuration', () => {
         binary: '/usr/sbin/nginx', conf: undefined, prefix: undefined, probe: undefined, reload: undefined,
       },
       drain: {quietMs: 60_000, deadlineMs: 300_000},
+      hook: {wait: false, waitTimeoutMs: 300_000, supersede: false},
       stateDir,
       runDir: root ? '/run/osyw-deploy/shop' : `${stateDir}/run`,
     });
@@ -303,6 +311,14 @@ describe('configHash', () => {
     assert.match(hashOf(MINIMAL), /^[0-9a-f]{64}$/);
     assert.equal(hashOf(MINIMAL), hashOf([...rest, `${app} # moved`, 'bake: {for: 0s}', 'drain: {quiet: 1m}'].join('\n')));
     assert.equal(hashOf(MINIMAL), configHash({...parseConfig(MINIMAL, FILE, ENV), file: '/elsewhere'}));
+  });
+
+  test('is the same whenever a deploy is due, and whoever is told of it', () => {
+    const paths = (list: string) => withLine(3, `  working_copy: /srv/shop/copy\n  paths: ${list}`);
+    for (const other of [
+      paths('["src/**"]'), paths('[]'), `${MINIMAL}hook: {wait: true}\n`, `${MINIMAL}hook: {wait_timeout: 1s}\n`, `${MINIMAL}hook: {supersede: true}\n`, `${MINIMAL}hook: {}\n`,
+    ]) assert.equal(hashOf(other), hashOf(MINIMAL), other);
+    assert.notEqual(hashOf(withLine(3, '  working_copy: /srv/shop/copy\n  timeout: 3m')), hashOf(MINIMAL), 'the rest of source counts');
   });
 
   test('changes with a value and with the content of the env_file', () => {

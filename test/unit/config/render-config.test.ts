@@ -3,7 +3,7 @@ import {test} from 'node:test';
 import fc from 'fast-check';
 import {parseConfig} from '../../../src/config/load-config.ts';
 import {configAsObject, renderConfig} from '../../../src/config/render-config.ts';
-import {ENV, FILE, MINIMAL} from './config-text.ts';
+import {ENV, FILE, MINIMAL, withLine} from './config-text.ts';
 
 test('what is rendered is the same configuration again', () => {
   const value = fc.oneof(fc.constantFrom('1.10', 'yes', '~', '', '0x1F', '- a', '{"a": 1}', ' a ', '# b', '*a', '!x', '12:30'), fc.string({unit: 'grapheme-composite'}))
@@ -31,10 +31,22 @@ test('each kind of check is rendered in its own words', () => {
   }
 });
 
+test('when a commit counts, and who is told of it, is rendered as it was written', () => {
+  const text = `${withLine(3, '  working_copy: /srv/shop/copy\n  paths: ["src/**", "*.py", "-x", "#a", "a b/é", "{a,b}", "[!a]"]')}hook: {wait: true, wait_timeout: 90s, supersede: true}\n`;
+  const config = parseConfig(text, FILE, ENV);
+  assert.deepEqual(config.source.paths, ['src/**', '*.py', '-x', '#a', 'a b/é', '{a,b}', '[!a]']);
+  assert.deepEqual(config.hook, {wait: true, waitTimeoutMs: 90_000, supersede: true});
+  assert.deepEqual(parseConfig(renderConfig(config), FILE, ENV), config);
+  const shown = configAsObject(config);
+  assert.deepEqual(shown['hook'], {wait: true, wait_timeout: '90s', supersede: true});
+  assert.deepEqual(Object.entries(shown['source'] ?? {}).find(([key]) => key === 'paths'), ['paths', config.source.paths]);
+});
+
 test('the object has the keys of the file, and leaves out what has no value', () => {
   const shown = configAsObject(parseConfig(MINIMAL, FILE, ENV));
-  assert.deepEqual(Object.keys(shown), ['app', 'source', 'release', 'workers', 'check', 'bake', 'nginx', 'drain', 'state_dir', 'run_dir']);
-  assert.deepEqual(shown['source'], {working_copy: '/srv/shop/copy', timeout: '2m'});
+  assert.deepEqual(Object.keys(shown), ['app', 'source', 'release', 'workers', 'check', 'bake', 'nginx', 'drain', 'hook', 'state_dir', 'run_dir']);
+  assert.deepEqual(shown['source'], {working_copy: '/srv/shop/copy', timeout: '2m', paths: []});
   assert.deepEqual(shown['drain'], {quiet: '1m', deadline: '5m'});
+  assert.deepEqual(shown['hook'], {wait: false, wait_timeout: '5m', supersede: false});
   assert.deepEqual(JSON.parse(JSON.stringify(shown)), shown);
 });

@@ -35,11 +35,11 @@ interface Situation {
 }
 
 const NEW = 'r9';
-const newest = (): Request => ({trigger: 'manual', requestedBy: 'ann', target: {kind: 'revision', wanted: NEW}, force: false});
+const newest = (): Request => ({trigger: 'manual', requestedBy: 'ann', target: {kind: 'revision', wanted: NEW}, force: false, filed: []});
 const release = (trigger: Request['trigger'], index: number) => (world: World): Request => {
   const served = world.state.served.at(index);
   assert.ok(served);
-  return {trigger, requestedBy: 'ann', target: {kind: 'release', release: {id: served.id, revision: served.revision, dir: served.dir}}, force: true};
+  return {trigger, requestedBy: 'ann', target: {kind: 'release', release: {id: served.id, revision: served.revision, dir: served.dir}}, force: true, filed: []};
 };
 const flawed = (flaw: NonNullable<WorldOptions['flaws']>[string]) => ({flaws: {[NEW]: flaw}});
 const LONG_BAKE = 60_000;
@@ -280,7 +280,7 @@ async function deploysAgain(world: World, situation: Situation): Promise<string[
   world.nginx.mood = 'good';
   world.bakeMs = 0;
   world.strangers.clear();
-  const {value, error} = await world.live(tools => change(tools, world, {...newest(), target: {kind: 'revision', wanted: 'r10'}, force: true}));
+  const {value, error} = await world.live(tools => change(tools, world, {...newest(), target: {kind: 'revision', wanted: 'r10'}, force: true, filed: []}));
   if (value?.result.outcome !== 'deployed') return [`${value?.result.code ?? ''} ${value?.result.error ?? String(error)}`];
   return complaints(world, {...situation, bad: false}, undefined, 'r10');
 }

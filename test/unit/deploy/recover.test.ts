@@ -23,7 +23,7 @@ test('a journal that begins with something else is not understood', () => {
 });
 
 test('who asked, since when, in which phase', () => {
-  const facts = unfinished(journal(FIRST, {type: 'phase', phase: 'update', state: 'began'}, {type: 'revision', revision: 'r41'}, {type: 'phase', phase: 'build', state: 'began'}));
+  const facts = unfinished(journal(FIRST, {type: 'phase', phase: 'update', state: 'began'}, {type: 'revision', revision: 'r41', newest: true}, {type: 'phase', phase: 'build', state: 'began'}));
   assert.deepEqual(
     [facts?.id, facts?.trigger, facts?.requestedBy, facts?.startedAt, facts?.configHash, facts?.phase, facts?.revision, facts?.release, facts?.existing, facts?.workers],
     ['d1', 'hook', 'ann', AT, 'abc', 'build', 'r41', undefined, false, []],

@@ -16,7 +16,7 @@ after(() => removeTempDir(dir));
 const FIRST: JournalLine = {type: 'deploy', version: 1, id: 'd1', trigger: 'hook', requestedBy: 'Jürgen\n"x"', configHash: 'abc'};
 const MORE: JournalLine[] = [
   {type: 'phase', phase: 'update', state: 'began'},
-  {type: 'revision', revision: 'r41'},
+  {type: 'revision', revision: 'r41', newest: true},
   {type: 'release', release: GENERATION.release, existing: false},
   {type: 'started', worker: GENERATION.workers[0] ?? assert.fail()},
 ];

@@ -1,0 +1,63 @@
+import type {FiledRequest, Request} from './events.ts';
+import type {Run} from './run.ts';
+import type {DeployTools} from './tools.ts';
+import type {HistoryLine} from '../state/history.ts';
+import type {State} from '../state/state-file.ts';
+
+/** A deploy that kills the deployer each time is not begun for ever. */
+const MOST_KILLED = 3;
+
+type Answering = Pick<Request, 'trigger' | 'filed'>;
+
+/** Makes the journal the owner of the requests that this deploy answers: on disk there first, then gone from the spool. */
+export function takeFiled(request: Request, tools: DeployTools, run: Run): void {
+  if (request.filed.length === 0) return;
+  run.journal = tools.records.beginJournal({type: 'deploy', version: 1, id: run.id, trigger: run.trigger, requestedBy: run.requestedBy, configHash: tools.config.hash, filed: request.filed});
+  finishTaking(request, tools);
+}
+
+/** What follows once the journal has them. May run twice. */
+export function finishTaking(request: Answering, tools: DeployTools): void {
+  tools.records.unfile(request.filed);
+  for (const one of overtaken(request)) tools.records.addToHistory(supersededLine(one));
+}
+
+/** The commit that is being deployed may be newer than the one that the newest request came with, whose own is on its way. */
+export function overtakenBy(revision: string, request: Request, tools: DeployTools): void {
+  const newest = request.filed.at(-1);
+  if (newest?.revision != null && newest.revision !== revision) tools.records.addToHistory(supersededLine(newest));
+}
+
+/** A deploy that did not come to an end leaves its request to the next. The older ones were overtaken all the same. */
+export function fileNewestAgain({filed}: Answering, killed: 0 | 1, tools: DeployTools): void {
+  const newest = filed.at(-1);
+  if (newest !== undefined && newest.killed + killed < MOST_KILLED) tools.records.fileAgain({...newest, killed: newest.killed + killed});
+}
+
+/**
+ * Whether there is anything to deploy for a request that nobody stands behind: a newer revision than any that was tried,
+ * and a change of a path that counts. What failed, or was rolled back from, only a person takes again.
+ */
+export async function isNews(revision: string, state: State, tools: DeployTools, signal: AbortSignal): Promise<boolean> {
+  const serving = state.serving?.release.revision;
+  // A state of before this field has none.
+  const tried = (state.tried as string | null | undefined) ?? serving;
+  if (tried === undefined) return true;
+  if ([tried, serving, state.leftAlone].includes(revision) || isOlder(revision, tried)) return false;
+  return tools.workingCopy().touches(tried, revision, signal);
+}
+
+/** The newest of them is what the deploy is made for, unless a person asked for it. */
+function overtaken({trigger, filed}: Answering): readonly FiledRequest[] {
+  return trigger === 'manual' ? filed : filed.slice(0, -1);
+}
+
+function supersededLine({id, trigger, requestedBy, revision, filedAt}: FiledRequest): HistoryLine {
+  return {id, trigger, requested_by: requestedBy, revision, release: null, outcome: 'superseded', exit: 0, code: 'OK', error: null, phases: {}, started_at: filedAt, ended_at: new Date().toISOString()};
+}
+
+/** By the numbers of Subversion; a git branch that was rewritten is followed wherever it points. */
+function isOlder(revision: string, than: string): boolean {
+  const [a, b] = [revision, than].map(text => /^r(\d+)$/.exec(text)?.[1]);
+  return a !== undefined && b !== undefined && Number(a) < Number(b);
+}

@@ -1,0 +1,212 @@
+import {createHash} from 'node:crypto';
+import {closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, opendirSync, readSync, readdirSync, renameSync, unlinkSync, type BigIntStats} from 'node:fs';
+import {join} from 'node:path';
+import type {FiledRequest} from '../deploy/events.ts';
+import {idAt} from '../deploy/run.ts';
+import {errnoOf, messageOf} from '../errors.ts';
+import {ignoreMissing, replaceFile, syncDirectory} from '../state/atomic-file.ts';
+import {accountOf} from '../support/accounts.ts';
+
+/** More is no request. */
+const MOST_BYTES = 4096;
+/** Taken at once; the rest is there for the next look. */
+const MOST_REQUESTS = 1000;
+const MOST_SET_ASIDE = 100;
+/** What a killed hook left unfinished is rubbish after so long. */
+const UNFINISHED_MS = 3_600_000;
+const NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\.json$/;
+const REVISION = /^(?:r\d{1,10}|[0-9a-f]{40}|[0-9a-f]{64})$/;
+/** Whoever fills the directory costs us no more than so many names. */
+const MOST_NAMES = 10_000;
+
+/** An entry of the spool that is no request, and why. */
+export interface Junk {
+  readonly name: string;
+  readonly fault: string;
+}
+
+export interface Spool {
+  /** Oldest first. */
+  readonly requests: readonly FiledRequest[];
+  readonly junk: readonly Junk[];
+}
+
+export function spoolPath(stateDir: string): string {
+  return join(stateDir, 'spool');
+}
+
+/**
+ * What lies in the spool, which others write: nothing there is followed, waited for or believed but its being there.
+ * Errors: none for an entry; the system's when the spool itself cannot be read. No spool is an empty one.
+ */
+export function readSpool(stateDir: string, app: string): Spool {
+  const spool = spoolPath(stateDir);
+  const requests: FiledRequest[] = [];
+  const junk: Junk[] = [];
+  const directory = lstatSync(spool, {throwIfNoEntry: false});
+  if (directory === undefined) return {requests, junk};
+  const reader: Reader = {spool, app, onlyOurs: (directory.mode & 0o022) === 0, accounts: new Map()};
+  for (const name of namesIn(spool)) {
+    if (requests.length === MOST_REQUESTS) break;
+    const read = readOne(name, reader);
+    if (typeof read === 'string') junk.push({name, fault: read});
+    else if (read !== undefined) requests.push(read);
+  }
+  return {requests: requests.toSorted((a, b) => Number(filedNs(a) - filedNs(b))), junk};
+}
+
+/** Whether anything but what is unfinished lies there. */
+export function isEmpty(stateDir: string): boolean {
+  return namesIn(spoolPath(stateDir)).length === 0;
+}
+
+/** Removes requests that the journal has; a later file of the same name stays. Durable on return. */
+export function unfile(stateDir: string, requests: readonly FiledRequest[]): void {
+  const spool = spoolPath(stateDir);
+  let removed = false;
+  for (const {file, stamp} of requests) {
+    const path = join(spool, file);
+    const stat = lstatSync(path, {throwIfNoEntry: false, bigint: true});
+    if (stat === undefined || stampOf(stat) !== stamp) continue;
+    ignoreMissing(() => unlinkSync(path));
+    removed = true;
+  }
+  if (removed) syncDirectory(spool);
+}
+
+/** Files a request of ours, for one whose deploy did not come to its end. Durable on return. May run twice. */
+export function fileAgain(stateDir: string, app: string, {file, trigger, requestedBy, revision, killed}: FiledRequest): void {
+  const spool = spoolPath(stateDir);
+  mkdirSync(spool, {recursive: true, mode: 0o700});
+  replaceFile(join(spool, file), JSON.stringify({version: 1, app, trigger, by: requestedBy, revision, killed}), {mode: 0o600});
+}
+
+/** Puts what is no request where nobody falls over it again, and removes what killed hooks left. Returns a sentence for each piece of junk. */
+export function clearSpool(stateDir: string, app: string): string[] {
+  const spool = spoolPath(stateDir);
+  removeUnfinished(spool);
+  const {junk} = readSpool(stateDir, app);
+  if (junk.length === 0) return [];
+  const aside = join(stateDir, 'set-aside');
+  mkdirSync(aside, {recursive: true, mode: 0o700});
+  let room = MOST_SET_ASIDE - readdirSync(aside).length;
+  return junk.map(({name, fault}) => {
+    const told = `${JSON.stringify(name)} in the spool ${fault}`;
+    try {
+      if (room-- > 0) renameSync(join(spool, name), join(aside, `${Date.now()}-${room}-${name.slice(0, 128)}`));
+      else unlinkSync(join(spool, name));
+      return `${told}; it ${room >= 0 ? `was set aside in ${aside}` : `was removed, for ${aside} is full`}`;
+    } catch (error) {
+      return `${told}, and it cannot be moved away: ${messageOf(error)}`;
+    }
+  });
+}
+
+interface Reader {
+  readonly spool: string;
+  readonly app: string;
+  /** Nobody but the deployer and root may write there. */
+  readonly onlyOurs: boolean;
+  /** Names by uid, as far as they were asked for. */
+  readonly accounts: Map<number, string>;
+}
+
+/** All but what is unfinished. */
+function namesIn(spool: string): string[] {
+  return everyName(spool).filter(name => !name.startsWith('.'));
+}
+
+function everyName(spool: string): string[] {
+  const names: string[] = [];
+  try {
+    const directory = opendirSync(spool);
+    try {
+      for (let entry = directory.readSync(); entry !== null && names.length < MOST_NAMES; entry = directory.readSync()) names.push(entry.name);
+    } finally {
+      directory.closeSync();
+    }
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+  }
+  return names;
+}
+
+/** A request, or why it is none; undefined when it is gone. */
+function readOne(name: string, reader: Reader): FiledRequest | string | undefined {
+  let fd: number;
+  try {
+    fd = openSync(join(reader.spool, name), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno === 'ENOENT') return undefined;
+    return errno === 'ELOOP' ? 'is a symbolic link' : `cannot be opened (${errno ?? messageOf(error)})`;
+  }
+  try {
+    const stat = fstatSync(fd, {bigint: true});
+    if (!stat.isFile()) return stat.isDirectory() ? 'is a directory' : 'is no regular file';
+    if (stat.nlink !== 1n) return 'has several names (hard links)';
+    if (stat.size > MOST_BYTES) return `is too large (${stat.size} bytes)`;
+    if (!NAME.test(name)) return 'has not the name of a request';
+    if (reader.onlyOurs && !isOurs(stat)) return `belongs to another account (uid ${stat.uid}), which may not write there`;
+    const buffer = Buffer.alloc(Number(stat.size));
+    return parse(buffer.subarray(0, readSync(fd, buffer)).toString('utf8'), name, stat, reader);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function parse(text: string, file: string, stat: BigIntStats, {app, accounts}: Reader): FiledRequest | string {
+  let said: unknown;
+  try {
+    said = JSON.parse(text);
+  } catch {
+    return 'is not JSON';
+  }
+  if (typeof said !== 'object' || said === null) return 'is not a request';
+  const {version, app: asked, revision, by, killed} = said as Readonly<Record<string, unknown>>;
+  if (version !== 1) return 'is not a request of version 1';
+  if (asked !== app) return 'is a request for another application';
+  // Only what the deployer filed itself can say more than "look".
+  const ours = isOurs(stat);
+  const filedAt = new Date(Number(stat.ctimeMs));
+  const stamp = stampOf(stat);
+  return {
+    id: idAt(filedAt, createHash('sha256').update(`${file} ${stamp}`).digest('hex').slice(0, 6)),
+    file,
+    stamp,
+    trigger: 'hook',
+    requestedBy: ours && typeof by === 'string' ? by : accountName(Number(stat.uid), accounts),
+    uid: Number(stat.uid),
+    revision: typeof revision === 'string' && REVISION.test(revision) ? revision : null,
+    filedAt: filedAt.toISOString(),
+    killed: ours && typeof killed === 'number' ? killed : 0,
+  };
+}
+
+function isOurs({uid}: BigIntStats): boolean {
+  return uid === 0n || Number(uid) === process.getuid?.();
+}
+
+function accountName(uid: number, known: Map<number, string>): string {
+  const name = known.get(uid) ?? accountOf(uid)?.name ?? `uid ${uid}`;
+  known.set(uid, name);
+  return name;
+}
+
+/** The change time, unlike the others, is nobody's to set: for a request it is when it got its name. */
+function stampOf({dev, ino, ctimeNs}: BigIntStats): string {
+  return `${dev}-${ino}-${ctimeNs}`;
+}
+
+function filedNs({stamp}: FiledRequest): bigint {
+  return BigInt(stamp.slice(stamp.lastIndexOf('-') + 1));
+}
+
+function removeUnfinished(spool: string): void {
+  for (const name of everyName(spool).filter(one => one.startsWith('.'))) {
+    const path = join(spool, name);
+    const stat = lstatSync(path, {throwIfNoEntry: false});
+    if (stat === undefined || stat.isDirectory() || Date.now() - stat.ctimeMs < UNFINISHED_MS) continue;
+    ignoreMissing(() => unlinkSync(path));
+  }
+}
