@@ -33,7 +33,7 @@ async function bundleCommand() {
       // CommonJS: Node loads it a third faster than the same bundle as an ES module.
       format: 'cjs',
       banner: {js: '#!/usr/bin/env node'},
-      define: {__OSYW_VERSION__: JSON.stringify(version)},
+      define: {__OSYW_VERSION__: JSON.stringify(version), __OSYW_HOOK__: JSON.stringify(readFileSync(join(root, 'hooks/hook.sh'), 'utf8'))},
     });
     chmodSync(outfile, 0o755);
   });

@@ -6,13 +6,14 @@ import {NGINX} from '../support/nginx-rig.ts';
 import {processesOf} from '../support/leftovers.ts';
 import {run} from '../support/run.ts';
 import {endRows, progress} from './rig.ts';
+import {commit} from './row-commit.ts';
 import {others} from './row-others.ts';
 import {overhead} from './row-overhead.ts';
 import {requests} from './row-requests.ts';
 import {start} from './row-start.ts';
 import {tree} from './row-tree.ts';
 
-const {values} = parseArgs({options: {only: {type: 'string', default: 'a,b,c,d,e,f'}, rounds: {type: 'string', default: '5'}}});
+const {values} = parseArgs({options: {only: {type: 'string', default: 'a,b,c,d,e,f,g'}, rounds: {type: 'string', default: '5'}}});
 const rounds = Math.max(1, Number(values.rounds));
 const wanted = new Set(values.only.split(','));
 
@@ -38,6 +39,7 @@ if (wanted.has('c') || wanted.has('d')) {
 }
 if (wanted.has('e')) await section('(e) Update and snapshot of a large tree', () => tree(rounds));
 if (wanted.has('f')) await section('(f) What people use instead', () => others(Math.min(rounds, 3)));
+if (wanted.has('g')) await section("(g) What a hook adds to a commit", commit);
 progress(`took ${Math.round((performance.now() - began) / 1000)} s`);
 process.exit();
 

@@ -33,6 +33,7 @@ test('the import lines are found at all', () => {
 describe('a package is used in one place', () => {
   for (const [name, ...places] of [
     ['simple-git', 'working-copy/'],
+    ['picomatch', 'working-copy/path-globs.ts'],
     ['execa', 'support/run-command.ts'],
     ['commander', 'cli/program.ts'],
     ['pino', 'log.ts'],
@@ -45,7 +46,7 @@ describe('a package is used in one place', () => {
   }
   test('and there is no other', () => {
     const others = imports.map(({of}) => of).filter(of => !of.startsWith('.') && !of.startsWith('node:'));
-    assert.deepEqual([...new Set(others)].filter(of => !['simple-git', 'execa', 'commander', 'pino', 'yaml', 'valibot', '@valibot/to-json-schema', 'chokidar'].includes(of)), []);
+    assert.deepEqual([...new Set(others)].filter(of => !['simple-git', 'picomatch', 'execa', 'commander', 'pino', 'yaml', 'valibot', '@valibot/to-json-schema', 'chokidar'].includes(of)), []);
   });
 });
 
@@ -79,6 +80,12 @@ describe('folders do not reach backwards', () => {
   });
   test('nor does it call the core', () => {
     assert.deepEqual(imports.filter(one => OUT.includes(folder(one.file)) && !one.typesOnly && one.of.startsWith('.') && folder(target(one)) === 'deploy'), []);
+  });
+  test('a trigger knows nothing of the command line', () => {
+    assert.deepEqual(imports.filter(one => folder(one.file) === 'trigger' && one.of.startsWith('.') && (folder(target(one)) === 'cli' || ['main.ts', 'log.ts'].includes(target(one)))), []);
+  });
+  test('what a hook says of itself is pure', () => {
+    assert.deepEqual(imports.filter(({file}) => file === 'trigger/hook-script.ts').map(({of}) => of), ['node:crypto', '../errors.ts']);
   });
   test('support knows nobody', () => {
     assert.deepEqual(imports.filter(one => folder(one.file) === 'support' && one.of.startsWith('.') && folder(target(one)) !== 'support' && target(one) !== 'errors.ts'), []);

@@ -1,0 +1,216 @@
+import {accessSync, constants, existsSync, statSync} from 'node:fs';
+import {dirname, join} from 'node:path';
+import {errnoOf} from '../errors.ts';
+import {readHistory} from '../state/history.ts';
+import {accountOf} from '../support/accounts.ts';
+import {groupName, membersOf} from '../support/groups.ts';
+import {lstatIfThere} from '../support/lstat-if-there.ts';
+import {runCommand, type Command} from '../support/run-command.ts';
+import type {HookedRepository} from './find-repository.ts';
+import {differences, sameApplication, startCommand, type HookedApplication} from './hook-script.ts';
+import {isOtherName, lookAtHooks, type HookFile} from './install-hook.ts';
+import {readSpool, spoolPath} from './request-spool.ts';
+import {nameOf} from './spool-rights.ts';
+
+/** `changed`: by hand; `replaced`: somebody put another hook over ours; `outdated`: of another version, or with other settings than now. */
+export type HookState = 'installed' | 'not_installed' | 'changed' | 'replaced' | 'outdated';
+
+export interface HookStatus {
+  readonly app: string;
+  readonly repository: {readonly kind: HookedRepository['kind']; readonly path: string};
+  /** `before`: the hook of before that runs first. */
+  readonly hooks: readonly {readonly file: string; readonly state: HookState; readonly before: string | null}[];
+  /** `mode` in octal, as chmod takes it; `waiting` null when this account may not look. */
+  readonly spool: {readonly path: string; readonly mode: string; readonly owner: string; readonly group: string; readonly waiting: number | null} | null;
+  /** Who would run the hook: whether it could file a request, and whether it may start the deploy. */
+  readonly accounts: readonly {readonly account: string; readonly files: boolean; readonly starts: boolean}[];
+  /** The newest request; `outcome` null while it waits. */
+  readonly last: {readonly at: string; readonly by: string; readonly revision: string | null; readonly outcome: string | null} | null;
+  readonly problems: readonly string[];
+}
+
+/** An account that commits. */
+interface Committer {
+  readonly uid: number;
+  readonly gid: number;
+  readonly name: string;
+}
+
+const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+const COMMAND_MS = 10_000;
+/** Of a large group so many are tried. */
+const MOST_ACCOUNTS = 20;
+const MODE_OF: Readonly<Record<string, readonly number[]>> = {'077': [0o700], '007': [0o3770], '022': [0o1733, 0o700]};
+
+/**
+ * What is installed, and whether it would work; changes nothing. As root it is tried as each account, else judged by the modes.
+ * `wanted`: the line that an install would write now, but for its umask. Errors: the system's, when the repository cannot be read.
+ */
+export async function hookStatus(repository: HookedRepository, template: string, wanted: HookedApplication, signal: AbortSignal): Promise<HookStatus> {
+  const problems: string[] = [];
+  const hooks = lookAtHooks(repository, template).map(hook => stateOf(hook, wanted, problems));
+  const installed = hooks.find(({line}) => line !== undefined)?.line;
+  const spool = spoolNow(wanted, installed, problems);
+  const accounts = installed === undefined ? [] : await judge(repository, installed, {signal, problems});
+  return {
+    app: wanted.app,
+    repository: {kind: repository.kind, path: repository.path},
+    hooks: hooks.map(({file, state, before}) => ({file, state, before})),
+    spool,
+    accounts,
+    last: lastRequest(wanted),
+    problems,
+  };
+}
+
+/** The state of one file, and the application's line in it. */
+function stateOf({file, before, text, executable}: HookFile, wanted: HookedApplication, problems: string[]): {file: string; state: HookState; before: string | null; line?: HookedApplication} {
+  const kept = lstatIfThere(before) !== undefined;
+  const shown = {file, before: kept ? before : null};
+  if (text.kind === 'none') {
+    problems.push(kept ? `${file} is gone, and with it ${before} runs no more: run \`osyw-deploy hook install\`` : `${file} is not there: run \`osyw-deploy hook install\``);
+    return {...shown, state: 'not_installed'};
+  }
+  if (text.kind === 'changed') {
+    problems.push(`${file} was changed by hand: \`osyw-deploy hook install\` says what to do`);
+    return {...shown, state: 'changed'};
+  }
+  if (text.kind === 'foreign') {
+    const replaced = kept && !isOtherName(file, before);
+    problems.push(replaced ? `${file} is not ours any more: somebody replaced it` : `${file} is somebody else's hook: \`osyw-deploy hook install\` keeps it and runs it first`);
+    return {file, before: null, state: replaced ? 'replaced' : 'not_installed'};
+  }
+  const line = text.applications.find(one => sameApplication(one, wanted));
+  if (line === undefined) {
+    problems.push(`${file} serves ${text.applications.map(({app}) => app).join(', ')}, not this application: run \`osyw-deploy hook install\``);
+    return {...shown, state: 'not_installed'};
+  }
+  if (!executable) problems.push(`${file} is not executable, so it never runs: run \`osyw-deploy hook install\``);
+  const differs = differences(line, {...wanted, umask: line.umask});
+  if (differs.length > 0) problems.push(`${file} has another ${differs.join(', ')} than the configuration and this command have now: run \`osyw-deploy hook install\``);
+  else if (!text.current) problems.push(`${file} was written by another version: run \`osyw-deploy hook install\``);
+  return {...shown, state: differs.length > 0 || !text.current ? 'outdated' : 'installed', line};
+}
+
+function spoolNow({app, stateDir}: HookedApplication, installed: HookedApplication | undefined, problems: string[]): HookStatus['spool'] {
+  const path = spoolPath(stateDir);
+  const stat = lstatIfThere(path);
+  if (stat === undefined) {
+    if (installed !== undefined) problems.push(`the spool ${path} is not there, so no request can be filed: run \`osyw-deploy hook install\``);
+    return null;
+  }
+  const mode = stat.mode & 0o7777;
+  if (!stat.isDirectory()) problems.push(`${path} is not a directory`);
+  else if (installed !== undefined) {
+    const expected = MODE_OF[installed.umask] ?? [];
+    if (!expected.includes(mode)) problems.push(`the spool ${path} has mode ${octal(mode)}, not ${expected.map(octal).join(' or ')}: run \`osyw-deploy hook install\``);
+    if (stat.uid !== installed.uid) problems.push(`the spool ${path} belongs to ${nameOf(stat.uid)}, not to ${nameOf(installed.uid)}, who deploys: run \`osyw-deploy hook install\``);
+  }
+  return {path, mode: octal(mode), owner: nameOf(stat.uid), group: groupName(stat.gid), waiting: allowed(() => readSpool(stateDir, app).requests.length) ?? null};
+}
+
+function octal(mode: number): string {
+  return mode.toString(8).padStart(4, '0');
+}
+
+/** Tries, for each account that commits, what the hook would do under it. */
+async function judge(repository: HookedRepository, line: HookedApplication, {signal, problems}: {signal: AbortSignal; problems: string[]}): Promise<HookStatus['accounts']> {
+  const able = (account: Committer, path: string, right: 'r' | 'w' | 'x') => mayUse(account, path, right, signal);
+  const deployer: Committer = {uid: line.uid, gid: line.gid, name: nameOf(line.uid)};
+  let runs = true;
+  for (const [path, right, need] of [[line.node, 'x', 'execute'], [line.script, 'r', 'read'], [line.config, 'r', 'read'], [join(line.stateDir, 'waiting'), 'w', 'lock']] as const) {
+    if (await able(deployer, path, right)) continue;
+    runs = false;
+    problems.push(`${deployer.name}, who deploys, cannot ${need} ${path}: ${existsSync(path) ? 'mend its rights, or those of the directories above it' : 'it is not there'}`);
+  }
+  const flock = PATH.split(':').map(directory => join(directory, 'flock')).find(file => existsSync(file));
+  if (flock === undefined) problems.push('there is no flock(1), by which the hook starts the deploy: install util-linux');
+  const hook = repository.hooks.map(name => join(repository.hooksDir, name)).find(file => existsSync(file)) ?? repository.hooksDir;
+
+  const accounts: HookStatus['accounts'][number][] = [];
+  for (const account of committers(repository)) {
+    const files = await able(account, line.spool, 'w') && await able(account, line.spool, 'x') && await able(account, hook, 'x');
+    if (!files) problems.push(`${account.name} commits and cannot file a request in ${line.spool}: run \`osyw-deploy hook install\`, or give it a group that the account is in (\`--group\`); the directories above must let it through`);
+    const command = flock === undefined ? undefined : startCommand(line, flock);
+    const may = command !== undefined && await mayStart(account, line.uid, command, signal);
+    if (!may && command !== undefined) {
+      problems.push(`${account.name} commits and may not start the deploy: its requests wait for \`osyw-deploy watch\` or the next \`osyw-deploy now\`. To let it, put this line into a file in /etc/sudoers.d (with \`visudo -f\`):\n  ${sudoersLine(account, deployer, command)}`);
+    }
+    accounts.push({account: account.name, files, starts: may && runs});
+  }
+  return accounts;
+}
+
+/** Who may write the repository, and so runs its hooks: its owner; the members of its group, or everybody, where they may write. */
+function committers({data}: HookedRepository): Committer[] {
+  const {uid, gid, mode} = statSync(data);
+  const nobody = accountOf(65_534);
+  const uids = [uid, ...((mode & 0o020) === 0 ? [] : membersOf(gid).slice(0, MOST_ACCOUNTS)), ...((mode & 0o002) === 0 || nobody === undefined ? [] : [nobody.uid])];
+  return [...new Set(uids)].map(one => ({uid: one, gid: accountOf(one)?.gid ?? gid, name: nameOf(one)}));
+}
+
+/** As the account itself where we can become it, else by the modes of all that leads there. */
+async function mayUse(account: Committer, path: string, right: 'r' | 'w' | 'x', signal: AbortSignal): Promise<boolean> {
+  if (account.uid === process.getuid?.()) {
+    return allowed(() => {
+      accessSync(path, {r: constants.R_OK, w: constants.W_OK, x: constants.X_OK}[right]);
+      return true;
+    }) === true;
+  }
+  if (process.getuid?.() !== 0) return account.uid === 0 || modesAllow(account, path, right);
+  return await exitOf(under(account, {file: '/usr/bin/test', args: [`-${right}`, path]}), signal) === 0;
+}
+
+/** The account itself, root, or whoever sudo lets: as `start` in hooks/hook.sh does it. */
+async function mayStart(account: Committer, deployer: number, command: readonly string[], signal: AbortSignal): Promise<boolean> {
+  if (account.uid === deployer || account.uid === 0) return true;
+  const sudo = {file: '/usr/bin/sudo', args: ['-n', '-l', '-u', `#${deployer}`, ...command]};
+  if (!existsSync(sudo.file)) return false;
+  if (account.uid === process.getuid?.()) return await exitOf(sudo, signal) === 0;
+  // Nobody but root may ask about somebody else.
+  return process.getuid?.() === 0 && await exitOf(under(account, sudo), signal) === 0;
+}
+
+/** With its groups, and otherwise free: `support/as-user.ts` would forbid sudo its rights. */
+function under({uid, gid}: Committer, {file, args}: Command): Command {
+  const groups = accountOf(uid) === undefined ? '--clear-groups' : '--init-groups';
+  return {file: '/usr/bin/setpriv', args: ['--reuid', String(uid), '--regid', String(gid), groups, '--', file, ...args]};
+}
+
+async function exitOf(command: Command, signal: AbortSignal): Promise<number | undefined> {
+  return (await runCommand(command, {cwd: '/', env: {PATH, LC_ALL: 'C.UTF-8'}, timeoutMs: COMMAND_MS, signal})).exitCode;
+}
+
+function modesAllow(account: Committer, path: string, right: 'r' | 'w' | 'x'): boolean {
+  const stat = allowed(() => statSync(path));
+  if (stat === null) return false;
+  const bit = {r: 4, w: 2, x: 1}[right];
+  const shift = stat.uid === account.uid ? 6 : stat.gid === account.gid || membersOf(stat.gid).includes(account.uid) ? 3 : 0;
+  return ((stat.mode >> shift) & bit) !== 0 && (path === '/' || modesAllow(account, dirname(path), 'x'));
+}
+
+/** A line for /etc/sudoers: in a command some characters have a meaning there. */
+function sudoersLine(account: Committer, deployer: Committer, command: readonly string[]): string {
+  const name = ({uid}: Committer) => accountOf(uid)?.name ?? `\\#${uid}`;
+  return `${name(account)} ALL=(${name(deployer)}) NOPASSWD: ${command.map(word => word.replace(/[\s,:=\\*?[\]!"]/g, '\\$&')).join(' ')}`;
+}
+
+/** The newest of what waits in the spool and what the history has. */
+function lastRequest({stateDir, app}: HookedApplication): HookStatus['last'] {
+  const waiting = allowed(() => readSpool(stateDir, app).requests.at(-1));
+  const ended = allowed(() => readHistory(stateDir).findLast(({trigger}) => trigger === 'hook'));
+  if (waiting !== null && waiting !== undefined && (ended === null || ended === undefined || waiting.filedAt > ended.started_at)) {
+    return {at: waiting.filedAt, by: waiting.requestedBy, revision: waiting.revision, outcome: null};
+  }
+  return ended === null || ended === undefined ? null : {at: ended.started_at, by: ended.requested_by, revision: ended.revision, outcome: ended.outcome};
+}
+
+/** What a look says; null where the system does not let us look, or there is nothing. */
+function allowed<T>(look: () => T): T | null {
+  try {
+    return look();
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+    return null;
+  }
+}
