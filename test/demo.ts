@@ -1,15 +1,17 @@
 // `npm run demo`: the main job by itself. Ends 0 only when every step did what it should and no request failed.
-import {cpSync, mkdirSync, writeFileSync} from 'node:fs';
+import {type ChildProcess, execFileSync, spawn} from 'node:child_process';
+import {cpSync, existsSync, mkdirSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {setTimeout as pause} from 'node:timers/promises';
 import {fileURLToPath} from 'node:url';
 import {leasePorts} from './support/free-ports.ts';
 import {isAlive, processesOf} from './support/leftovers.ts';
 import {listens, NGINX, type NginxRig, startNginx} from './support/nginx-rig.ts';
-import {type CommandEnd, runCommand, startCommand} from './support/osyw.ts';
+import {runCommand, startCommand} from './support/osyw.ts';
 import {ask} from './support/raw-http.ts';
 import {run, spawnBound} from './support/run.ts';
 import {scrubbedEnv} from './support/scrubbed-env.ts';
+import type {HistoryLine} from './support/site.ts';
 import {makeTempDir, removeTempDir} from './support/temp-dir.ts';
 import {startTraffic, type Traffic} from './support/traffic.ts';
 import {waitUntil} from './support/wait-until.ts';
@@ -31,7 +33,7 @@ def check():
 /** What one command did, for the table at the end. */
 interface Step {
   readonly what: string;
-  readonly exit: number | null;
+  readonly exit: number;
   readonly ms: number;
   /** From the command to the first answer of the version that it should bring; undefined when it should bring none. */
   readonly liveMs: number | undefined;
@@ -61,36 +63,40 @@ try {
 process.exit();
 
 async function demo(): Promise<void> {
-  title('A private Subversion repository with the application, and an nginx of its own');
+  title('A private Subversion repository, still empty, and an nginx of its own');
   const svn = await privateRepository();
   const nginx = await startNginx(join(dir, 'nginx'));
   const ports = await leasePorts(12);
   const config = configuration(svn.url, nginx, `${ports.first}-${ports.last}`);
   writeFileSync(join(dir, 'osyw-deploy.yaml'), config, {mode: 0o600});
-  say(`${svn.url} (user and password), fixtures/osyw at r1`);
+  say(`${svn.url} (user and password)`);
   say(`${nginx.url}, in front of nothing yet: it answers ${await answerOf(nginx)}`);
   say(`\nosyw-deploy.yaml, in ${dir}:\n`);
   say(indented(config));
 
+  title('From now on a commit is a deploy; with hook.wait the committer hears how it went');
+  const install = osyw(['hook', 'install', '--repository', svn.repository]);
+  say(paint(1, `$ ${install.shown}`));
+  const installed = await shown(install.start());
+  expect(installed.code, 0, 'the exit code of `hook install`');
+
   const steps: Step[] = [];
-  title('The first deploy, r1');
-  steps.push(await step('r1, first', ['now'], nginx, undefined, 0, 'version 1'));
+  title('r1, the application, is imported: the first deploy');
+  steps.push(await step('r1, first', svn.importApplication(), nginx, undefined, {exit: 0, after: 'version 1'}));
 
   title('From here on clients ask all the time: GET and POST on fresh connections, a slow answer, an upload');
   const traffic = startTraffic(nginx.port, {lanes: {freshGet: 3, freshPost: 2, keepAliveGet: 0, keepAlivePost: 0}});
   await waitUntil('answers', () => traffic.count() > 100, {withinMs: 20_000});
   say(`${traffic.count()} requests answered, ${traffic.report().failures.length} failed`);
 
-  title('r2: a new version');
-  await svn.commit({VERSION: '2\n'}, 'version 2');
-  steps.push(await step('r2', ['now'], nginx, traffic, 0, 'version 2'));
+  title('r2: a new version is committed');
+  steps.push(await step('r2', svn.commit({VERSION: '2\n'}, 'version 2'), nginx, traffic, {exit: 0, after: 'version 2'}));
 
   title('r3: a version that cannot start, for it needs a module that is not there');
-  await svn.commit({VERSION: '3\n', 'oscore/health.py': BROKEN}, 'version 3');
-  steps.push(await step('r3, broken', ['now'], nginx, traffic, 7, 'version 2'));
+  steps.push(await step('r3, broken', svn.commit({VERSION: '3\n', 'oscore/health.py': BROKEN}, 'version 3'), nginx, traffic, {exit: 7, after: 'version 2'}));
 
   title('Back to what served before r2');
-  steps.push(await step('rollback', ['rollback'], nginx, traffic, 0, 'version 1'));
+  steps.push(await step('rollback', osyw(['rollback']), nginx, traffic, {exit: 0, after: 'version 1'}));
 
   await pause(300);
   const report = await traffic.stop();
@@ -117,6 +123,8 @@ workers:
   ports: ${ports}
 check:
   http: /healthz
+hook:
+  wait: true
 nginx:
   upstream: myweb
   file: ${nginx.upstreamFile}
@@ -129,54 +137,70 @@ run_dir: ${dir}/run
 `;
 }
 
-/** Runs the command as a person would, shows it with what it prints, and looks at what serves before and after it. */
-async function step(what: string, words: readonly string[], nginx: NginxRig, traffic: Traffic | undefined, exit: number, after: string): Promise<Step> {
-  const before = await answerOf(nginx);
-  const began = performance.now();
-  const counted = traffic?.count() ?? 0;
-  const failed = traffic?.report().failures.length ?? 0;
-  say(paint(1, `$ osyw-deploy ${words.join(' ')}`));
-  const command = startCommand(words, {cwd: dir});
+/** A command as a person would type it. */
+interface Typed {
+  readonly shown: string;
+  start(): ChildProcess;
+}
+
+function osyw(words: readonly string[]): Typed {
+  return {shown: `osyw-deploy ${words.map((word) => word.replace(`${dir}/`, '')).join(' ')}`, start: () => startCommand(words, {cwd: dir}).child};
+}
+
+/** Shows what the command prints, line by line, until its end. */
+async function shown(child: ChildProcess): Promise<{code: number | null}> {
   let line = '';
   const show = (part: string): void => {
     const lines = (line + part).split('\n');
     line = lines.pop() ?? '';
     for (const whole of lines) say(whole === '' ? '' : `  ${whole}`);
   };
-  command.child.stdout?.on('data', show);
-  command.child.stderr?.on('data', show);
+  child.stdout?.setEncoding('utf8').on('data', show);
+  child.stderr?.setEncoding('utf8').on('data', show);
+  const code = await new Promise<number | null>((resolve, reject) => child.once('error', reject).once('close', resolve));
+  if (line !== '') say(`  ${line}`);
+  return {code};
+}
+
+/** Runs a command that leads to a deploy, and looks at what serves before and after it. */
+async function step(what: string, typed: Typed, nginx: NginxRig, traffic: Traffic | undefined, wanted: {exit: number; after: string}): Promise<Step> {
+  const before = await answerOf(nginx);
+  const known = (await history()).length;
+  const began = performance.now();
+  const counted = traffic?.count() ?? 0;
+  const failed = traffic?.report().failures.length ?? 0;
+  say(paint(1, `$ ${typed.shown}`));
   let live: number | undefined;
-  const wanted = after.replace('version ', '');
-  const seen = (): boolean => live !== undefined;
   let over = false;
   const watch = (async () => {
-    while (!seen() && !over) {
-      if (exit === 0 && (await textOf(nginx)) === wanted) live = performance.now() - began;
+    while (live === undefined && !over) {
+      if (wanted.exit === 0 && (await textOf(nginx)) === wanted.after.replace('version ', '')) live = performance.now() - began;
       await pause(10);
     }
   })();
-  const end = await command.ended;
+  await shown(typed.start());
   over = true;
   await watch;
-  if (line !== '') say(`  ${line}`);
   const now = await answerOf(nginx);
-  say(`exit ${end.exit}; nginx answered ${before} before, ${now} now${live === undefined ? '' : `, for the first time after ${seconds(live)}`}`);
-  expect(end.exit, exit, `the exit code of \`osyw-deploy ${words.join(' ')}\``);
-  expect(now, after, 'what nginx answers now');
+  // A line comes when everything old is gone; who committed is not kept waiting for that.
+  const line = await waitUntil('the line in the history', async () => (await history())[(await history()).length - known - 1], {withinMs: 30_000});
+  const ms = performance.now() - began;
+  say(`${line.trigger} by ${line.requested_by}: ${line.outcome} (exit ${line.exit}); nginx answered ${before} before, ${now} now${live === undefined ? '' : `, for the first time after ${seconds(live)}`}`);
+  expect(line.exit, wanted.exit, 'the exit code of the deploy');
+  expect(now, wanted.after, 'what nginx answers now');
   return {
-    what, exit: end.exit, ms: end.ms, liveMs: live,
-    phases: await phasesOf(end),
+    what, exit: line.exit, ms, liveMs: live,
+    phases: line.phases,
     answered: (traffic?.count() ?? 0) - counted,
     failed: (traffic?.report().failures.length ?? 0) - failed,
   };
 }
 
-/** The phases of the newest line in the history. */
-async function phasesOf(end: CommandEnd): Promise<Readonly<Record<string, number>>> {
-  const {lines, stderr} = await runCommand(['history', '--json'], {cwd: dir});
-  const newest = lines[0];
-  if (typeof newest !== 'object' || newest === null || !('phases' in newest)) throw new Error(`no history after exit ${end.exit}: ${stderr}`);
-  return newest.phases as Readonly<Record<string, number>>;
+/** Newest first. */
+async function history(): Promise<HistoryLine[]> {
+  const {lines, exit, stderr} = await runCommand(['history', '--json'], {cwd: dir});
+  if (exit !== 0) throw new Error(`no history: ${stderr}`);
+  return lines as HistoryLine[];
 }
 
 function table(steps: readonly Step[]): void {
@@ -193,19 +217,18 @@ function table(steps: readonly Step[]): void {
   for (const row of rows) say(row.map((cell, column) => (column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0))).join('  '));
 }
 
-/** An svnserve that wants a password, and the application as r1. */
-async function privateRepository(): Promise<{url: string; commit(files: Readonly<Record<string, string>>, message: string): Promise<void>}> {
+/** An svnserve that wants a password, and a repository in which nothing is yet. */
+async function privateRepository(): Promise<{url: string; repository: string; importApplication(): Typed; commit(files: Readonly<Record<string, string>>, message: string): Typed}> {
   const home = join(dir, 'svn');
   const repository = join(home, 'osyw');
   const trunk = join(home, 'trunk');
   const desk = join(home, 'desk');
   mkdirSync(home);
   const env = scrubbedEnv(home);
-  const svn = (args: readonly string[], cwd = home): Promise<string> => run('svn', ['--non-interactive', '-q', ...args], {cwd, env});
+  const url = `file://${repository}/trunk`;
+  const svn = (shown: string, args: readonly string[], cwd = home): Typed => ({shown, start: () => spawn('svn', ['--non-interactive', ...args], {cwd, env, stdio: ['ignore', 'pipe', 'pipe']})});
   await run('svnadmin', ['create', repository], {env});
   cpSync(APPLICATION, trunk, {recursive: true, filter: (path) => !path.includes('__pycache__')});
-  await svn(['import', '-m', 'version 1', trunk, `file://${repository}/trunk`]);
-  await svn(['checkout', `file://${repository}/trunk`, desk]);
 
   const password = 'not in any argument, log or error';
   writeFileSync(join(repository, 'conf', 'svnserve.conf'), '[general]\nanon-access = none\nauth-access = write\npassword-db = passwd\nrealm = osyw\n');
@@ -216,10 +239,12 @@ async function privateRepository(): Promise<{url: string; commit(files: Readonly
   await waitUntil('svnserve to listen', () => listens(port));
   return {
     url: `svn://127.0.0.1:${port}/osyw/trunk`,
-    async commit(files, message) {
+    repository,
+    importApplication: () => svn("svn import -m 'version 1' trunk", ['import', '-m', 'version 1', trunk, url]),
+    commit(files, message) {
+      if (!existsSync(desk)) execFileSync('svn', ['--non-interactive', '-q', 'checkout', url, desk], {cwd: home, env});
       for (const [path, text] of Object.entries(files)) writeFileSync(join(desk, path), text);
-      await svn(['commit', '-m', message], desk);
-      say(paint(2, `(committed: ${Object.keys(files).join(', ')})`));
+      return svn(`svn commit -m '${message}'`, ['commit', '-m', message], desk);
     },
   };
 }

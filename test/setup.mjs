@@ -21,6 +21,8 @@ const TOOLS = [
   {is: 'git', has: found('git'), from: 'git'},
   {is: '/usr/bin/python3', has: () => existsSync('/usr/bin/python3'), from: 'python3'},
   {is: 'bottle for /usr/bin/python3', has: () => python('bottle'), from: 'python3-bottle'},
+  // For a test that is root's alone.
+  {is: 'sudo', has: () => process.getuid() !== 0 || found('sudo')(), from: 'sudo'},
   {is: 'gevent for /usr/bin/python3', has: () => python('gevent'), from: 'python3-gevent'},
 ];
 
@@ -96,7 +98,7 @@ function installPackages() {
 
 function bundleIsStale() {
   if (!existsSync(join(root, 'src/main.ts'))) return false;
-  const sources = ['package.json', 'package-lock.json', 'test/build.mjs', ...readdirSync(join(root, 'src'), {recursive: true}).map((path) => join('src', path))];
+  const sources = ['package.json', 'package-lock.json', 'test/build.mjs', 'hooks/hook.sh', ...readdirSync(join(root, 'src'), {recursive: true}).map((path) => join('src', path))];
   const built = Math.min(timeOf('dist/osyw-deploy.cjs'), timeOf('dist/osyw-deploy.schema.json'));
   return sources.some((path) => timeOf(path) > built);
 }
