@@ -7,6 +7,7 @@ import {asFailure, Superseded} from '../deploy/run.ts';
 import type {DeployTools} from '../deploy/tools.ts';
 import {deployLockPath, waitForLock} from '../state/deploy-lock.ts';
 import {makeStateDir} from '../state/state-file.ts';
+import {runCommand} from '../support/run-command.ts';
 import {openCommitters, type Committers} from '../trigger/committers.ts';
 import {clearSpool, isEmpty, readSpool} from '../trigger/request-spool.ts';
 import {takeWaitingPlace} from '../trigger/waiting-place.ts';
@@ -19,6 +20,10 @@ import {openRenderer, type Renderer} from './renderer.ts';
 /** With a commit every second nothing would ever go live: then one deploy runs to its end. */
 const MOST_SUPERSEDED_IN_A_ROW = 5;
 const REVISION_POLL_MS = 20;
+const MOST_LOGGED = 900;
+const LOGGER_TIMEOUT_MS = 2000;
+
+const NOTHING: DeployResult = {outcome: 'unchanged', exit: 0, code: 'OK', release: null, revision: null, previous: null, phases: {}, error: null, hint: null};
 
 /**
  * `osyw-deploy now --requested`: what a hook leaves behind. Waits for the deploy that runs, then deploys for what was filed meanwhile,
@@ -27,8 +32,9 @@ const REVISION_POLL_MS = 20;
 export async function nowRequested(context: Context): Promise<number> {
   const renderer = context.renderer();
   const ends: Promise<DeployResult>[] = [];
+  let config: Config | undefined;
   try {
-    const config = context.loadConfig();
+    config = context.loadConfig();
     makeStateDir(config.stateDir);
     while (!context.signal.aborted) {
       const turn = await nextTurn(config, context, renderer);
@@ -37,10 +43,15 @@ export async function nowRequested(context: Context): Promise<number> {
       if (turn !== 'again') ends.push(turn.finish());
     }
   } catch (error) {
-    ends.push(Promise.resolve(failedResult(asFailure(error))));
+    const failure = asFailure(error);
+    ends.push(Promise.resolve(failedResult(failure)));
+    // There is no log of ours yet, and nobody reads what a hook leaves behind says.
+    if (config === undefined) await toSystemLog(`${failure.code}: ${failure.message}`);
   }
   const results = await Promise.all(ends);
   for (const result of results) renderer.result(result);
+  if (results.length === 0 && context.json) renderer.result(NOTHING);
+  else if (results.length === 0 && !context.quiet) context.output.out('nothing was asked for, or another process waits to deploy it\n');
   return results.findLast(({exit}) => exit !== 0)?.exit ?? 0;
 }
 
@@ -81,7 +92,8 @@ async function nextTurn(config: Config, context: Context, renderer: Renderer): P
 async function deployForFiled({config, tools, deploy}: Change, committers: Committers, signal: AbortSignal): Promise<Deployed> {
   for (let superseded = 0; ; superseded++) {
     const filed = tools.records.filed();
-    committers.join(filed);
+    // Others than committers could ask to hear it; so only where it is wanted at all.
+    if (config.hook.wait) committers.join(filed);
     const newer = config.hook.supersede && superseded < MOST_SUPERSEDED_IN_A_ROW ? watchForNewer(config, tools) : undefined;
     try {
       const deployed = await deploy({
@@ -134,6 +146,11 @@ async function revisionAtHand(tools: DeployTools, signal: AbortSignal): Promise<
     if (typeof revision === 'string') return revision;
     await delay(REVISION_POLL_MS, undefined, {signal});
   }
+}
+
+/** Errors: none; a machine without a system log has none. */
+async function toSystemLog(text: string): Promise<void> {
+  await runCommand({file: 'logger', args: ['-t', 'osyw-deploy', '-p', 'user.err', '--', text.slice(0, MOST_LOGGED)]}, {env: {PATH: '/usr/bin:/bin'}, timeoutMs: LOGGER_TIMEOUT_MS});
 }
 
 /** To us, and in plain lines to those who wait for it. */

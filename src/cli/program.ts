@@ -97,6 +97,9 @@ A first deploy:
   osyw-deploy plan         see what would happen
   osyw-deploy now          let it happen
 
+Then, on the machine of the repository:
+  osyw-deploy hook install   every commit deploys itself
+
 Exit codes answer "what is serving now?": 0 the new release (or the same, unchanged);
 1 to 9 and 13 the old one; 10 the new one, something old is left to stop;
 11 the old one again; 12 look before you touch.`;

@@ -5,6 +5,9 @@ import {errnoOf} from '../errors.ts';
 import {ignoreMissing} from '../state/atomic-file.ts';
 import {spoolPath} from './request-spool.ts';
 
+/** Each is a descriptor of ours. */
+const MOST_PIPES = 100;
+
 /** Those whose hook waits (`hook.wait`) to hear how the deploy goes. */
 export interface Committers {
   /** Takes in who waits for one of these requests. */
@@ -39,6 +42,7 @@ export function openCommitters(stateDir: string): Committers {
   return {
     join: requests => {
       for (const {file, uid} of requests) {
+        if (pipes.size === MOST_PIPES) break;
         const path = join(spoolPath(stateDir), `.${file.replace(/json$/, 'said')}`);
         const fd = pipes.has(path) ? undefined : openPipe(path, uid);
         if (fd !== undefined) pipes.set(path, fd);

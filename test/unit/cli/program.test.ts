@@ -19,7 +19,7 @@ test('the version and the help', async () => {
   assert.deepEqual(await run('--version'), {exit: 0, out: '1.2.3\n', message: ''});
   const help = await run('--help');
   assert.equal(help.exit, 0);
-  for (const word of ['init', 'now', 'plan', 'rollback', 'recover', 'status', 'history', 'logs', 'start', 'stop', 'restart', 'reload', '--config', '--json', '--quiet', '--verbose', '--app']) assert.match(help.out, new RegExp(word));
+  for (const word of ['init', 'hook', 'now', 'plan', 'rollback', 'recover', 'status', 'history', 'logs', 'start', 'stop', 'restart', 'reload', '--config', '--json', '--quiet', '--verbose', '--app']) assert.match(help.out, new RegExp(word));
   assert.doesNotMatch(help.out, /\bdrain\b.*hidden/);
   assert.match((await run('now', '--help')).out, /--revision[^]*--force[^]*--no-wait/);
 });
@@ -33,6 +33,7 @@ for (const [situation, words, says] of [
   ['an option without its value', ['now', '--revision'], /argument missing/],
   ['a number that is none', ['history', '--limit', '-3'], /whole number/],
   ['a number with words', ['logs', '--lines', '3; id'], /whole number/],
+  ['a revision beside what hooks asked for', ['now', '--requested', '--revision', 'r41'], /--requested.*cannot be used with.*--revision/],
   ['an option as a command', ['-rf'], /unknown option '-rf'/],
 ] as const) {
   test(`${situation} is USAGE, and says how to get help`, async () => {
