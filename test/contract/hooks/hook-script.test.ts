@@ -9,6 +9,7 @@ import {processesOf} from '../../support/leftovers.ts';
 import {run} from '../../support/run.ts';
 import {scrubbedEnv} from '../../support/scrubbed-env.ts';
 import {makeSvn, type SvnRig} from '../../support/svn-rig.ts';
+import {bootSystemd, SYSTEMD} from '../../support/systemd-rig.ts';
 import {waitUntil} from '../../support/wait-until.ts';
 import {type Deployed, GAMES, MAIL, makeDeployed, needsRoot, putHook, scratch, writeExecutable} from './hooked.ts';
 
@@ -425,6 +426,23 @@ describe('accounts', {skip: needsRoot}, () => {
       assert.deepEqual([stat.uid, stat.gid, stat.mode & 0o7777], [MAIL.uid, MAIL.gid, file]);
       assert.equal(deployed.started().length, 0);
     });
+  }
+});
+
+test('under systemd, what root starts leaves the cgroup of its caller', {skip: needsRoot || (!existsSync(SYSTEMD) && 'there is no systemd')}, async t => {
+  const {hook, deployed} = alone(scratch(t));
+  const {inside, stop} = await bootSystemd(deployed.dir);
+  try {
+    deployed.hold();
+    // As under svnserve: a service that goes on, and ends with all that is in its cgroup.
+    const service = await call(hook, {wrap: [...inside, 'systemd-run', '--quiet', '--unit=svnserve', '--property=DefaultDependencies=no', '--', '/bin/sh', '-c', '"$@"; exec tail -f /dev/null', 'svnserve'], env: {PATH: '/usr/bin:/bin'}});
+    assert.equal(service.exit, 0, service.out);
+    const started = await waitUntil('the started process', () => deployed.started()[0], {withinMs: 20_000});
+    assert.match(started.cgroups.join('\n'), /\/run-[^/]*\.scope$/m);
+    assert.doesNotMatch(started.cgroups.join('\n'), /svnserve/);
+    assert.equal(deployed.requests().length, 1);
+  } finally {
+    await stop();
   }
 });
 

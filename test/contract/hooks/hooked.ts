@@ -40,6 +40,8 @@ export interface Started {
   readonly descriptors: readonly string[];
   readonly session: number;
   readonly uid: number;
+  /** As /proc/PID/cgroup has them. */
+  readonly cgroups: readonly string[];
 }
 
 /** A directory of the test's, gone with it, once nobody works there. */
@@ -73,6 +75,7 @@ find /proc/$$/fd -type l -fprintf "${said}/.fds.$$" 'fd %f %l\\n'
   echo "cwd $(pwd)"
   echo "uid $(id -u)"
   echo "session $(ps -o sid= -p $$ | tr -d ' ')"
+  sed 's/^/cgroup /' /proc/$$/cgroup
   tr '\\0' '\\n' </proc/$$/environ | sed 's/^/env /'
   sort "${said}/.fds.$$"
 } >"${said}/.$$" 2>/dev/null
@@ -94,7 +97,7 @@ while [ -e "${dir}/hold" ]; do sleep 0.1; done
 function parseStarted(pid: number, text: string): Started {
   const all = (key: string) => text.split('\n').filter(line => line.startsWith(`${key} `)).map(line => line.slice(key.length + 1));
   const one = (key: string) => all(key)[0] ?? '';
-  return {pid, args: one('args'), cwd: one('cwd'), env: all('env').sort(), descriptors: all('fd'), session: Number(one('session')), uid: Number(one('uid'))};
+  return {pid, args: one('args'), cwd: one('cwd'), env: all('env').sort(), descriptors: all('fd'), session: Number(one('session')), uid: Number(one('uid')), cgroups: all('cgroup')};
 }
 
 /** Writes the hook as an install would. */
