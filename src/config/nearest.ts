@@ -2,15 +2,16 @@
 export function nearest(word: string, candidates: readonly string[]): string | undefined {
   if (word.length > 64) return undefined;
   const lower = word.toLowerCase().replaceAll('-', '_');
-  // `password` for `password_file`, `ports_range` for `ports`.
-  const longer = candidates.find(candidate => lower.length > 3 && candidate.length > 3
-    && (candidate.startsWith(lower) || lower.startsWith(`${candidate}_`)));
-  if (longer !== undefined) return longer;
-  const allowed = Math.max(1, Math.floor(lower.length / 3));
   const ranked = candidates
     .map(candidate => ({candidate, edits: editDistance(lower, candidate.toLowerCase())}))
     .toSorted((a, b) => a.edits - b.edits);
   const [best] = ranked;
+  const allowed = Math.max(1, Math.floor(lower.length / 3));
+  if (best !== undefined && best.edits <= Math.min(2, allowed)) return best.candidate;
+  // `password` for `password_file`, `ports_range` for `ports`.
+  const longer = candidates.find(candidate => lower.length > 3 && candidate.length > 3
+    && (candidate.startsWith(lower) || lower.startsWith(`${candidate}_`)));
+  if (longer !== undefined) return longer;
   return best !== undefined && best.edits <= allowed ? best.candidate : undefined;
 }
 

@@ -141,8 +141,12 @@ const shared = v.pipe(
   v.transform(path => path.replace(/\/$/, '')),
 );
 
-const glob = text('a glob such as src/** or *.py, relative to the top of the working copy, without ..', pattern =>
-  /^[^/!].{0,511}$/s.test(pattern) && !CONTROL.test(pattern) && !pattern.split('/').some(part => part === '' || part === '.' || part === '..'));
+const glob = v.pipe(
+  text('a glob such as src/** or *.py, relative to the top of the working copy, without ..', pattern =>
+    /^[^/!].{0,511}$/s.test(pattern) && !CONTROL.test(pattern)
+    && pattern.replace(/\/$/, '').split('/').every(part => !['', '.', '..'].includes(part))),
+  v.transform(pattern => pattern.replace(/\/$/, '')),
+);
 
 const yesOrNo = v.pipe(v.boolean(expecting('true or false')), v.description('true or false'));
 

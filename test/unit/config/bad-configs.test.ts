@@ -66,7 +66,7 @@ const CASES: readonly Case[] = [
   {situation: 'paths as a map', line: 3, by: source('paths: {src: true}'), at: '4:10', says: /source\.paths is a map of keys; expected a list of globs/},
   {situation: 'a number among the paths', line: 3, by: source('paths: [src, 7]'), at: '4:16', says: /source\.paths\[1\] is 7; expected a glob/},
   {situation: 'one path of two', line: 3, by: source('paths: ["src/**", ../x]'), at: '4:21', says: /source\.paths\[1\] is "\.\.\/x"; expected a glob/},
-  ...['', '/', '/abs', '/srv/shop/copy/src', '../x', '..', '.', './src', 'src/../lib', 'src/.', 'src/..', '!x', '!(x)', 'src//x', 'src/', 'a\nb', 'a\u001b[0m', `a${'b'.repeat(512)}`]
+  ...['', '/', '/abs', '/srv/shop/copy/src', '../x', '..', '.', './src', 'src/../lib', 'src/.', 'src/..', '!x', '!(x)', 'src//x', 'src//', 'a\nb', 'a\u001b[0m', `a${'b'.repeat(512)}`]
     .map((glob): Case => ({
       situation: `path ${JSON.stringify(glob).slice(0, 20)}`, line: 3, by: source(`paths: [${JSON.stringify(glob)}]`), at: '4:11',
       says: /source\.paths\[0\] is .*; expected a glob such as src\/\*\* or \*\.py, relative to the top of the working copy, without \.\./,
@@ -137,6 +137,7 @@ const CASES: readonly Case[] = [
   {situation: 'reload as a string', line: 9, by: nginx('reload: systemctl reload nginx'), at: '10:11', says: /a list of words, no shell/},
 
   {situation: 'hook as yes', line: 9, by: section('hook: true'), at: '10:7', says: /hook is true; expected a map/},
+  {situation: 'typo in a key that begins like another', line: 9, by: section('hook: {wait_timout: 1s}'), at: '10:8', says: /hook\.wait_timout is not a key.*did you mean wait_timeout\?/},
   {situation: 'typo in hook', line: 9, by: section('hook: {supercede: true}'), at: '10:8', says: /hook\.supercede is not a key.*did you mean supersede\?/},
   ...['1', '"true"', 'yes', 'on', '5m', '2026-01-01'].flatMap((value): Case[] => [
     {situation: `hook.wait ${value}`, line: 9, by: section(`hook:\n  wait: ${value}`), at: '11:9', says: /hook\.wait is .*; expected true or false/},

@@ -52,7 +52,7 @@ source:
   url: svn://127.0.0.1/osyw/trunk
   username: deploy
   password_file: ${put('password', 'x')}
-  paths: ["src/**", "*.py"]
+  paths: ["src/**", "*.py", lib/]
 
 release:
   tree: snapshot
@@ -123,7 +123,7 @@ describe('a valid configuration', () => {
       app: 'osyw',
       source: {
         vcs: 'svn', workingCopy: '/var/bottle', timeoutMs: 120_000, url: 'svn://127.0.0.1/osyw/trunk', branch: undefined,
-        username: 'deploy', passwordFile: join(directory, 'password'), paths: ['src/**', '*.py'],
+        username: 'deploy', passwordFile: join(directory, 'password'), paths: ['src/**', '*.py', 'lib'],
       },
       release: {
         tree: 'snapshot', build: [['python3', '-m', 'compileall', '-q', '.']], buildTimeoutMs: 600_000, buildUser: self,
