@@ -104,6 +104,8 @@ function spoolNow({app, stateDir}: HookedApplication, installed: HookedApplicati
   else if (installed !== undefined) {
     const expected = MODE_OF[installed.umask] ?? [];
     if (!expected.includes(mode)) problems.push(`the spool ${path} has mode ${octal(mode)}, not ${expected.map(octal).join(' or ')}: run \`osyw-deploy hook install\``);
+    // The pipe at which it would hear of the deploy is the committer's, and not ours to write.
+    if (installed.waitSeconds > 0 && mode === 0o1733 && installed.uid !== 0) problems.push(`hook.wait cannot work: ${nameOf(installed.uid)} may not answer an account that is in no group with it; name a group that holds both (\`osyw-deploy hook install --group GROUP\`)`);
     if (stat.uid !== installed.uid) problems.push(`the spool ${path} belongs to ${nameOf(stat.uid)}, not to ${nameOf(installed.uid)}, who deploys: run \`osyw-deploy hook install\``);
   }
   return {path, mode: octal(mode), owner: nameOf(stat.uid), group: groupName(stat.gid), waiting: allowed(() => readSpool(stateDir, app).requests.length) ?? null};

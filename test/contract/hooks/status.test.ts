@@ -146,6 +146,17 @@ describe('the spool', () => {
     assert.equal((await status()).exit, 0);
   });
 
+  test('in which a deployer may not answer who waits', {skip: needsRoot}, async t => {
+    const {status, install, stateDir, config} = await site(t);
+    mkdirSync(stateDir, {mode: 0o711});
+    chownSync(stateDir, MAIL.uid, MAIL.gid);
+    writeFileSync(config, `${readFileSync(config, 'utf8')}hook: {wait: true}\n`);
+    await install('--anyone');
+    assert.match((await status()).problems.join('\n'), /hook\.wait cannot work: mail may not answer/);
+    await install('--group', 'mail');
+    assert.doesNotMatch((await status()).problems.join('\n'), /hook\.wait/);
+  });
+
   test('of another owner', {skip: needsRoot}, async t => {
     const {status, install, spool} = await site(t);
     await install();
