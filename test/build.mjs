@@ -20,23 +20,31 @@ mkdirSync(dist, {recursive: true});
 await bundleCommand();
 await writeSchema();
 
+/** The launcher, and behind it the program in comments: see src/launch.ts. */
 async function bundleCommand() {
+  const [launcher, program] = await Promise.all([bundleOf('src/launch.ts'), bundleOf('src/main.ts')]);
   await replacing('osyw-deploy.cjs', async (outfile) => {
-    await build({
-      ...common,
-      entryPoints: ['src/main.ts'],
-      outfile,
-      // Names stay, so that a stack trace can be read.
-      minifyWhitespace: true,
-      minifySyntax: true,
-      legalComments: 'eof',
-      // CommonJS: Node loads it a third faster than the same bundle as an ES module.
-      format: 'cjs',
-      banner: {js: '#!/usr/bin/env node'},
-      define: {__OSYW_VERSION__: JSON.stringify(version)},
-    });
+    writeFileSync(outfile, `#!/usr/bin/env node\n${launcher}\n// The program:\n${program.replaceAll(/^/gm, '//')}`);
     chmodSync(outfile, 0o755);
   });
+}
+
+async function bundleOf(entryPoint) {
+  const {outputFiles: [{text}]} = await build({
+    ...common,
+    entryPoints: [entryPoint],
+    write: false,
+    // Names stay, so that a stack trace can be read.
+    minifyWhitespace: true,
+    minifySyntax: true,
+    legalComments: 'eof',
+    // CommonJS: Node loads it a third faster than the same bundle as an ES module.
+    format: 'cjs',
+    define: {__OSYW_VERSION__: JSON.stringify(version)},
+  });
+  // The launcher reads it a byte a character.
+  if (/[^\0-\x7f]/.test(text)) throw new Error(`the bundle of ${entryPoint} is not plain ASCII`);
+  return text.trimEnd();
 }
 
 async function writeSchema() {
