@@ -16,7 +16,7 @@ import {readState, writeState} from './state/state-file.ts';
 import {findMaster, findMasters, hasPendingHup, isIdle, nginxChildren} from './upstream/nginx-master.ts';
 import {probeThroughNginx} from './upstream/probe.ts';
 import {portsIn} from './upstream/render-upstream.ts';
-import {reloadAsItStands, replaceUpstream, switchUpstream} from './upstream/switch-upstream.ts';
+import {rehearseSwitch, reloadAsItStands, replaceUpstream, switchUpstream, type Rehearsal} from './upstream/switch-upstream.ts';
 import {followLinks, hashOf, putBack, readUpstream} from './upstream/upstream-file.ts';
 import {waitDrained} from './upstream/wait-drained.ts';
 import {launchWorker, newWorkerId} from './workers/launch-worker.ts';
@@ -78,13 +78,20 @@ function realHealth(config: Config): Health {
 function realUpstream(config: Config): Upstream {
   const {nginx, drain} = config;
   const file = () => followLinks(nginx.file);
+  let rehearsal: Promise<Rehearsal | undefined> | undefined;
   const bytesOf = (base64: string | null) => base64 === null ? null : Buffer.from(base64, 'base64');
   return {
     requireRunning: async () => {
       file();
       await findMaster(nginx);
     },
-    switchTo: (ports, steps) => switchUpstream(config, ports, steps),
+    rehearse: ports => {
+      rehearsal = rehearseSwitch(config, ports);
+    },
+    switchTo: async (ports, steps) => {
+      const rehearsed = await rehearsal;
+      return switchUpstream(config, ports, steps, rehearsed);
+    },
     restore: (oldBytes, steps) => {
       const bytes = bytesOf(oldBytes);
       return replaceUpstream(config, bytes, portsIn(bytes?.toString('utf8') ?? ''), steps);

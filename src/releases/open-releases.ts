@@ -86,6 +86,12 @@ export function openReleases(config: Config): Releases {
     warmed ??= readSpare().catch(() => undefined); // Whatever is wrong with it, `build` then makes a full export.
   };
 
+  const lookAhead: Releases['lookAhead'] = (workingCopy, revision, signal) => {
+    void warmed?.then(spare => {
+      if (spare !== undefined && spare.manifest.vcs === workingCopy.vcs && !signal.aborted) workingCopy.lookAhead(spare.manifest.revision, revision, signal);
+    });
+  };
+
   const build: Releases['build'] = async (release, workingCopy, onOutput, signal) => {
     prepareDirectories();
     writeFileSync(buildingOf(release.id), `${process.pid} ${startTimeOf(process.pid) ?? ''}\n`, {mode: 0o600});
@@ -314,7 +320,7 @@ export function openReleases(config: Config): Releases {
 
   const dirOf = (id: string): string => inPlace ? config.source.workingCopy : treeOf(id);
 
-  return {warm, dirOf, build, isComplete, discard, prune};
+  return {warm, lookAhead, dirOf, build, isComplete, discard, prune};
 }
 
 /** Removes a tree whatever modes its directories have; links are removed, never followed. */

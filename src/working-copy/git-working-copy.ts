@@ -357,7 +357,10 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     return changes?.every(change => showsAs(workingCopy, change)) === true ? changes.map(change => change.path) : undefined;
   };
 
-  return {vcs: 'git', resolve, update, exportTo, changedPaths};
+  // The objects are not here before the update.
+  const lookAhead: WorkingCopy['lookAhead'] = () => undefined;
+
+  return {vcs: 'git', resolve, update, exportTo, lookAhead, changedPaths};
 }
 
 /** Whether the work tree has at this path what the commit has: an untracked file under a deleted name must not pass for the tracked one. */

@@ -8,7 +8,7 @@ import {lstatIfThere} from '../support/lstat-if-there.ts';
 import {refuseForeignDirectory} from './foreign-directory.ts';
 import type {WorkingCopyUse} from './open-working-copy.ts';
 import {namedFiles, lastWords, shownText} from './shown-text.ts';
-import {openSvn} from './svn-command.ts';
+import {openSvn, type SvnRun} from './svn-command.ts';
 import {parseSvnStatus, type SvnStatus} from './svn-status.ts';
 import {childOf, parseSvnXml} from './svn-xml.ts';
 
@@ -48,8 +48,10 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   const verifiedFile = join(config.stateDir, 'svn', 'osyw-verified');
   const checkingOutFile = join(config.stateDir, 'svn', 'osyw-checking-out');
   let lookBegun: Promise<Look> | undefined;
+  let firstLook: Promise<Look> | undefined;
   let place: Info | undefined;
   let lookedEarly = onlyAsks;
+  let diffBegun: {readonly from: string; readonly to: string; readonly url: string; readonly result: Promise<SvnRun>} | undefined;
   /** The tree of rN can live at a path that N itself did not have yet: after a move of a parent directory. Then this one has it. */
   const revisionsWithTree = new Map<number, number>();
 
@@ -89,7 +91,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     // Only for the first question: what is asked again and again is asked by polling, and a poll reads no tree.
     if (!lookedEarly) {
       lookedEarly = true;
-      lookBegun = look(signal);
+      firstLook = lookBegun = look(signal);
       lookBegun.catch(() => {}); // Told by `update`, which awaits it.
     }
     const result = await asked;
@@ -214,6 +216,22 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     rememberTree(revision, info);
   };
 
+  const diff = (from: string, to: string, url: string, signal: AbortSignal): Promise<SvnRun> => {
+    const [old, now] = [parseRevision(from), parseRevision(to)];
+    return svn.stubborn('diff', ['--summarize', '--xml', `--old=${url}@${old}`, `--new=${url}@${revisionsWithTree.get(now) ?? now}`], {signal, network: true, expected: NOT_THERE});
+  };
+
+  const lookAhead: WorkingCopy['lookAhead'] = (from, to, signal) => {
+    const begin = () => {
+      if (place === undefined || from === to || signal.aborted || readTrees()[from] !== treeOf(place)) return;
+      const result = diff(from, to, place.url, signal);
+      result.catch(() => {}); // Told by `changedPaths`.
+      diffBegun = {from, to, url: place.url, result};
+    };
+    // Only the look tells the place. One that failed is told by `update`.
+    void firstLook?.then(begin, () => {});
+  };
+
   const changedPaths: WorkingCopy['changedPaths'] = async (from, to, signal) => {
     // An update does not move the copy to another place, so the first look holds.
     const info = place ?? await localInfo(signal);
@@ -222,10 +240,9 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     rememberTree(to, info);
     if (!known) return undefined;
     if (from === to) return [];
-    const [old, now] = [parseRevision(from), parseRevision(to)];
-    const result = await svn.stubborn('diff', [
-      '--summarize', '--xml', `--old=${info.url}@${old}`, `--new=${info.url}@${revisionsWithTree.get(now) ?? now}`,
-    ], {signal, network: true, expected: NOT_THERE});
+    const begun = diffBegun?.from === from && diffBegun.to === to && diffBegun.url === info.url ? diffBegun.result : undefined;
+    diffBegun = undefined;
+    const result = await (begun ?? diff(from, to, info.url, signal));
     if (!result.ok) return undefined;
     return pathsOf(result.stdout, info.url, workingCopy);
   };
@@ -245,7 +262,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     writeFileSync(treesFile, JSON.stringify(Object.fromEntries(entries)), {mode: 0o600});
   };
 
-  return {vcs: 'svn', resolve, update, exportTo, changedPaths};
+  return {vcs: 'svn', resolve, update, exportTo, lookAhead, changedPaths};
 }
 
 function isVerified(value: unknown): value is Verified {
