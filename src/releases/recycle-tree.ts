@@ -161,7 +161,7 @@ export async function recycleTree({dir, manifest, found, workingCopy, changed, u
   for (const path of written.keys()) expected.set(path, '');
 
   // 5. The proof.
-  const scanned = await scanTree(dir);
+  const scanned = await scanTree(dir, expected.size);
   if (scanned.tree.size !== expected.size) return undefined;
   for (const [path, line] of scanned.tree) {
     const should = expected.get(path);
