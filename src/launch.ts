@@ -1,5 +1,4 @@
 import {chmodSync, closeSync, constants, fstatSync, lstatSync, openSync, readFileSync, renameSync, unlinkSync, writeFileSync} from 'node:fs';
-import {createRequire} from 'node:module';
 import {dirname} from 'node:path';
 import {Script} from 'node:vm';
 import {crc32} from 'node:zlib';
@@ -17,13 +16,13 @@ const WRITABLE_BY_OTHERS = 0o022;
 const bytes = readFileSync(__filename);
 const bundle = bytes.toString('latin1');
 const head = bundle.lastIndexOf(MARK) + MARK.length;
-const source = `(function (require, module, exports, __filename, __dirname) {${bundle.slice(head).replaceAll('\n//', '\n').slice(2)}\n})`;
+const source = bundle.slice(head + '//'.length).replaceAll('\n//', '\n');
 const sourceSum = crc32(bytes);
 const cachedData = readCache();
 const script = new Script(source, {filename: __filename, lineOffset: bundle.slice(0, head).split('\n').length - 1, ...(cachedData === undefined ? {} : {cachedData})});
 
 const main = {exports: {}};
-(script.runInThisContext() as (...args: unknown[]) => void)(createRequire(__filename), main, main.exports, __filename, dirname(__filename));
+(script.runInThisContext() as (...args: unknown[]) => void)(require, main, main.exports, __filename, dirname(__filename));
 
 // Functions that a run did not call are not in its code, so it is that of the command which has to be quick.
 if ((cachedData === undefined || script.cachedDataRejected === true) && process.argv[2] === 'now') {

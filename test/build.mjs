@@ -16,6 +16,9 @@ const BANNER = [
 
 const common = {bundle: true, platform: 'node', format: 'esm', target: 'node20.19', logLevel: 'warning', absWorkingDir: root};
 
+/** What Node puts around a CommonJS module. */
+const WRAPPER = '(function (require, module, exports, __filename, __dirname) {';
+
 mkdirSync(dist, {recursive: true});
 await bundleCommand();
 await writeSchema();
@@ -24,7 +27,7 @@ await writeSchema();
 async function bundleCommand() {
   const [launcher, program] = await Promise.all([bundleOf('src/launch.ts'), bundleOf('src/main.ts')]);
   await replacing('osyw-deploy.cjs', async (outfile) => {
-    writeFileSync(outfile, `#!/usr/bin/env node\n${launcher}\n// The program:\n${program.replaceAll(/^/gm, '//')}`);
+    writeFileSync(outfile, `#!/usr/bin/env node\n${launcher}\n// The program:\n${`${WRAPPER}${program}\n})`.replaceAll(/^/gm, '//')}`);
     chmodSync(outfile, 0o755);
   });
 }
@@ -40,6 +43,8 @@ async function bundleOf(entryPoint) {
     legalComments: 'eof',
     // CommonJS: Node loads it a third faster than the same bundle as an ES module.
     format: 'cjs',
+    // Node's own modules, too, are loaded by `require` when they are loaded late: a compiled script cannot `import`.
+    supported: {'dynamic-import': false},
     define: {__OSYW_VERSION__: JSON.stringify(version)},
   });
   // The launcher reads it a byte a character.

@@ -1,4 +1,4 @@
-import {setTimeout as delay} from 'node:timers/promises';
+import {setImmediate as turn, setTimeout as delay} from 'node:timers/promises';
 import type {Generation, ProcessIdentity, Release, Worker} from './deployment.ts';
 import type {DeployResult, Request} from './events.ts';
 import {asFailure, historyLine, newDeployId, resultOf, startRun, type Failure, type Run} from './run.ts';
@@ -47,6 +47,7 @@ export async function deploy(request: Request, tools: DeployTools, signal: Abort
   tools.releases.warm();
   let generation: Generation;
   try {
+    await turn(); // The question is on its way; what follows reads the whole of /proc.
     await tools.upstream.requireRunning();
     const revision = await run.phase('update', () => update(request, asked, made, before, tools, run, signal));
     if (revision === 'unchanged') return endUnchanged(made, before, tools, run);

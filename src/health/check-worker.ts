@@ -1,4 +1,3 @@
-import {request} from 'node:http';
 import {connect} from 'node:net';
 import type {CheckConfig, Config, HttpCheck} from '../config/config.ts';
 import type {Release} from '../deploy/deployment.ts';
@@ -39,7 +38,8 @@ export function repeatCheck(check: CheckConfig, host: string, port: number): str
   }
 }
 
-function checkHttp(check: HttpCheck, host: string, port: number, signal: AbortSignal): Promise<CheckResult> {
+async function checkHttp(check: HttpCheck, host: string, port: number, signal: AbortSignal): Promise<CheckResult> {
+  const {request} = await import('node:http');
   return new Promise((resolve, reject) => {
     const deadline = AbortSignal.any([signal, AbortSignal.timeout(check.timeoutMs)]);
     const fail = (error: Error & {code?: string}) => {
