@@ -5,17 +5,20 @@ export interface Log {
   info(entry: object): void;
 }
 
+/** By then svn or git is waited for. */
+const LOADED_AFTER_MS = 50;
+
 /**
  * The deployer's own log, one JSON object a line. Written at once: what a killed deploy said last is what is wanted.
- * But for the very first: pino is loaded when the deploy has begun and waits for svn or git anyway.
+ * But for the very first: pino is loaded when the deploy is under way.
  */
 export function openLog(stateDir: string): Log {
   const first: object[] = [];
   let write = (entry: object): void => void first.push(entry);
-  setImmediate(() => void openPino(stateDir).then(info => {
+  setTimeout(() => void openPino(stateDir).then(info => {
     write = info;
     first.forEach(info);
-  }));
+  }), LOADED_AFTER_MS);
   return {info: entry => write(entry)};
 }
 

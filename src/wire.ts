@@ -13,7 +13,7 @@ import {addToHistory} from './state/history.ts';
 import {readDrains, takeDrain, writeDrain} from './state/drains.ts';
 import {beginJournal, continueJournal, readJournal} from './state/journal.ts';
 import {readState, writeState} from './state/state-file.ts';
-import {findMaster, findMasters, hasPendingHup, isIdle, nginxChildren} from './upstream/nginx-master.ts';
+import {findMaster, findMasters, hasPendingHup, isIdle, nginxChildren, type NginxMaster} from './upstream/nginx-master.ts';
 import {probeThroughNginx} from './upstream/probe.ts';
 import {portsIn} from './upstream/render-upstream.ts';
 import {rehearseSwitch, reloadAsItStands, replaceUpstream, switchUpstream, type Rehearsal} from './upstream/switch-upstream.ts';
@@ -78,15 +78,16 @@ function realHealth(config: Config): Health {
 function realUpstream(config: Config): Upstream {
   const {nginx, drain} = config;
   const file = () => followLinks(nginx.file);
+  let master: NginxMaster | undefined;
   let rehearsal: Promise<Rehearsal | undefined> | undefined;
   const bytesOf = (base64: string | null) => base64 === null ? null : Buffer.from(base64, 'base64');
   return {
     requireRunning: async () => {
       file();
-      await findMaster(nginx);
+      master = await findMaster(nginx);
     },
     rehearse: ports => {
-      rehearsal = rehearseSwitch(config, ports);
+      if (master !== undefined) rehearsal = rehearseSwitch(config, master, ports);
     },
     switchTo: async (ports, steps) => {
       const rehearsed = await rehearsal;

@@ -44,7 +44,6 @@ export async function deploy(request: Request, tools: DeployTools, signal: Abort
   const made: Made = {revision: null, release: undefined, existing: false, updated: false, workers: []};
   const failed = new AbortController();
   const asked = ask(request, tools, AbortSignal.any([signal, failed.signal]));
-  tools.releases.warm();
   let generation: Generation;
   try {
     await turn(); // The question is on its way; what follows reads the whole of /proc.
@@ -179,10 +178,10 @@ async function start(release: Release, made: Made, before: State, tools: DeployT
     return entry.launched;
   }));
   const launched = settled.flatMap(result => result.status === 'fulfilled' ? [result.value] : []);
-  tools.upstream.rehearse(ports);
   if (launched.length > 0) run.journal?.append(...launched.map(one => ({type: 'started', worker: one.worker()} as const)));
   const failed = settled.find(result => result.status === 'rejected');
   if (failed !== undefined) throw failed.reason;
+  tools.upstream.rehearse(ports);
   return launched;
 }
 

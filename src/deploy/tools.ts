@@ -35,9 +35,7 @@ export interface WorkingCopy {
 
 /** The directories that releases are built into. */
 export interface Releases {
-  /** Begins to read the spare tree, so that `build` finds it read. Changes nothing. */
-  warm(): void;
-  /** The same for what `build` needs to know of the working copy, when that is going to be updated to this revision. */
+  /** Says that the working copy is going to be updated to this revision, so that what `build` has to know is read meanwhile. Changes nothing. */
   lookAhead(workingCopy: WorkingCopy, revision: string, signal: AbortSignal): void;
   /** Where the release of this id lives: `releases/000012`, or the working copy with `tree: in_place`. */
   dirOf(id: string): string;

@@ -88,8 +88,13 @@ export function openReleases(config: Config): Releases {
   };
 
   const lookAhead: Releases['lookAhead'] = (workingCopy, revision, signal) => {
-    void warmed?.then(spare => {
-      if (spare !== undefined && spare.manifest.vcs === workingCopy.vcs && !signal.aborted) workingCopy.lookAhead(spare.manifest.revision, revision, signal);
+    // The update's own commands go first.
+    setImmediate(() => {
+      if (signal.aborted) return;
+      warm();
+      void warmed?.then(spare => {
+        if (spare !== undefined && spare.manifest.vcs === workingCopy.vcs && !signal.aborted) workingCopy.lookAhead(spare.manifest.revision, revision, signal);
+      });
     });
   };
 
@@ -322,7 +327,7 @@ export function openReleases(config: Config): Releases {
 
   const dirOf = (id: string): string => inPlace ? config.source.workingCopy : treeOf(id);
 
-  return {warm, lookAhead, dirOf, build, isComplete, discard, prune};
+  return {lookAhead, dirOf, build, isComplete, discard, prune};
 }
 
 /** Removes a tree whatever modes its directories have; links are removed, never followed. */

@@ -72,14 +72,14 @@ export interface Rehearsal {
 const REHEARSAL_IS_FRESH_MS = 3000;
 
 /**
- * Tests a switch to these ports aside, before it is due; nginx reads nothing of it. Undefined when that cannot be had, or is refused:
+ * Tests a switch to these ports aside, before it is due; nginx reads nothing of it. `master` is the one that was found last; whether it
+ * is still the one, the switch finds out. Undefined when that cannot be had, or is refused:
  * the switch then tests, and tells.
  */
-export async function rehearseSwitch(config: Config, ports: readonly number[]): Promise<Rehearsal | undefined> {
+export async function rehearseSwitch(config: Config, master: NginxMaster, ports: readonly number[]): Promise<Rehearsal | undefined> {
   const began = performance.now();
   const candidate = join(config.stateDir, 'rehearsal.conf');
   try {
-    const master = await findMaster(config.nginx);
     const file = followLinks(config.nginx.file);
     const old = readUpstream(file);
     if (old === null) return undefined;

@@ -228,7 +228,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
       result.catch(() => {}); // Told by `changedPaths`.
       diffBegun = {from, to, url: place.url, result};
     };
-    // Only the look tells the place. One that failed is told by `update`.
+    // Only the look tells the place; one that failed is told by `update`.
     void firstLook?.then(begin, () => {});
   };
 

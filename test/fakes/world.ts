@@ -298,7 +298,6 @@ export class World {
       workingCopy: () => workingCopy,
 
       releases: {
-        warm: () => undefined,
         lookAhead: () => undefined,
         dirOf: id => inPlace ? '/var/bottle' : `/releases/${id}`,
         build: async release => {
