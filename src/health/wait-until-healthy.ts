@@ -2,13 +2,12 @@ import type {Config} from '../config/config.ts';
 import type {Release, Worker} from '../deploy/deployment.ts';
 import {DeployError} from '../errors.ts';
 import {formatDuration} from '../support/durations.ts';
-import {listenersOn} from '../workers/listeners.ts';
 import type {LaunchedWorker} from '../workers/launch-worker.ts';
 import {lastLines} from '../workers/worker-log.ts';
 import {checkWorker, repeatCheck, type CheckResult} from './check-worker.ts';
 import {listensOn, portOwner} from './port-owner.ts';
 
-/** How soon a port is asked again on which nothing listens yet, for each worker that starts: a look at the kernel's table costs next to nothing. */
+/** How soon a port is asked again on which nothing listens yet, for each worker that starts: a refused connection costs next to nothing. */
 const NOT_LISTENING_POLL_MS = 3;
 const SHOWN_LINES = 15;
 
@@ -75,7 +74,7 @@ async function untilHealthy(first: LaunchedWorker, needs: HealthNeeds, deadline:
     const life = worker.life();
     const ended = life.kind === 'ended';
     const late = performance.now() >= deadline;
-    if (!ended && !late) last = isSilent(config, worker.port) ? SILENT : await checkWorker(config, release, worker.port, signal);
+    if (!ended && !late) last = await checkWorker(config, release, worker.port, signal);
     // Whoever answers, and whoever keeps a worker from its port, is looked at: a stranger may be healthy, too.
     const owner = ended || last?.good === true || last?.listens === true
       ? portOwner(host, worker.port, {id: worker.id, process: life.kind === 'running' ? life.process : undefined})
@@ -98,13 +97,6 @@ async function untilHealthy(first: LaunchedWorker, needs: HealthNeeds, deadline:
     }
     await untilNextCheck(worker, life.kind === 'starting' || (last?.good === false && !last.listens) ? Math.min(NOT_LISTENING_POLL_MS * launchedTogether, check.intervalMs) : check.intervalMs, signal);
   }
-}
-
-const SILENT: CheckResult = {good: false, saw: 'nothing listens (connection refused)', listens: false};
-
-/** A look at the kernel's table instead of a connection that would be refused: the time is the workers', which are starting. */
-function isSilent({check, workers}: Config, port: number): boolean {
-  return check.kind !== 'command' && listenersOn(workers.host, port).length === 0;
 }
 
 /** Waits for the interval, or until the worker ends, or the abort. */
