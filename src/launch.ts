@@ -21,8 +21,12 @@ const sourceSum = crc32(bytes);
 const cachedData = readCache();
 const script = new Script(source, {filename: __filename, lineOffset: bundle.slice(0, head).split('\n').length - 1, ...(cachedData === undefined ? {} : {cachedData})});
 
+/** Takes as long to load as the configuration, and can wait until svn or git is waited for. */
+const LATE = 'node:crypto';
+const late: unknown = new Proxy({}, {get: (_, name) => (require(LATE) as Record<string | symbol, unknown>)[name]});
+
 const main = {exports: {}};
-(script.runInThisContext() as (...args: unknown[]) => void)(require, main, main.exports, __filename, dirname(__filename));
+(script.runInThisContext() as (...args: unknown[]) => void)((name: string) => name === LATE ? late : require(name) as unknown, main, main.exports, __filename, dirname(__filename));
 
 // Functions that a run did not call are not in its code, so it is that of the command which has to be quick.
 if ((cachedData === undefined || script.cachedDataRejected === true) && process.argv[2] === 'now') {

@@ -28,10 +28,13 @@ import {openWorkingCopy} from './working-copy/open-working-copy.ts';
 /** The real tools of one application. */
 export function wire(config: Config, report: Report): DeployTools {
   let workingCopy: WorkingCopy | undefined;
+  let hash: string | undefined;
   return {
     config: {
       app: config.app,
-      hash: configHash(config),
+      get hash() {
+        return hash ??= configHash(config);
+      },
       count: config.workers.count,
       keep: config.release.keep,
       bakeMs: config.bake.forMs,

@@ -38,12 +38,12 @@ interface Made {
  * `signal` aborts until the switch begins. `historyNow` puts the line into the history before the drain.
  */
 export async function deploy(request: Request, tools: DeployTools, signal: AbortSignal, {historyNow}: {historyNow: boolean}): Promise<Deployed> {
-  const now = new Date();
-  const run = startRun({id: newDeployId(now), trigger: request.trigger, requestedBy: request.requestedBy, startedAt: now.toISOString()}, tools.report);
   const before = tools.records.state();
-  const made: Made = {revision: null, release: undefined, existing: false, updated: false, workers: []};
   const failed = new AbortController();
   const asked = ask(request, tools, AbortSignal.any([signal, failed.signal]));
+  const now = new Date();
+  const run = startRun({id: newDeployId(now), trigger: request.trigger, requestedBy: request.requestedBy, startedAt: now.toISOString()}, tools.report);
+  const made: Made = {revision: null, release: undefined, existing: false, updated: false, workers: []};
   let generation: Generation;
   try {
     await turn(); // The question is on its way; what follows reads the whole of /proc.
