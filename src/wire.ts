@@ -14,10 +14,10 @@ import {readDrains, takeDrain, writeDrain} from './state/drains.ts';
 import {beginJournal, continueJournal, readJournal} from './state/journal.ts';
 import {readState, writeState} from './state/state-file.ts';
 import {fileAgain, readSpool, unfile} from './trigger/request-spool.ts';
-import {findMaster, findMasters, hasPendingHup, isIdle, nginxChildren} from './upstream/nginx-master.ts';
+import {findMaster, findMasters, hasPendingHup, isIdle, nginxChildren, type NginxMaster} from './upstream/nginx-master.ts';
 import {probeThroughNginx} from './upstream/probe.ts';
 import {portsIn} from './upstream/render-upstream.ts';
-import {reloadAsItStands, replaceUpstream, switchUpstream} from './upstream/switch-upstream.ts';
+import {rehearseSwitch, reloadAsItStands, replaceUpstream, switchUpstream, type Rehearsal} from './upstream/switch-upstream.ts';
 import {followLinks, hashOf, putBack, readUpstream} from './upstream/upstream-file.ts';
 import {waitDrained} from './upstream/wait-drained.ts';
 import {launchWorker, newWorkerId} from './workers/launch-worker.ts';
@@ -29,10 +29,13 @@ import {openWorkingCopy} from './working-copy/open-working-copy.ts';
 /** The real tools of one application. */
 export function wire(config: Config, report: Report): DeployTools {
   let workingCopy: WorkingCopy | undefined;
+  let hash: string | undefined;
   return {
     config: {
       app: config.app,
-      hash: configHash(config),
+      get hash() {
+        return hash ??= configHash(config);
+      },
       count: config.workers.count,
       keep: config.release.keep,
       bakeMs: config.bake.forMs,
@@ -79,13 +82,21 @@ function realHealth(config: Config): Health {
 function realUpstream(config: Config): Upstream {
   const {nginx, drain} = config;
   const file = () => followLinks(nginx.file);
+  let master: NginxMaster | undefined;
+  let rehearsal: Promise<Rehearsal | undefined> | undefined;
   const bytesOf = (base64: string | null) => base64 === null ? null : Buffer.from(base64, 'base64');
   return {
     requireRunning: async () => {
       file();
-      await findMaster(nginx);
+      master = await findMaster(nginx);
     },
-    switchTo: (ports, steps) => switchUpstream(config, ports, steps),
+    rehearse: ports => {
+      if (master !== undefined) rehearsal = rehearseSwitch(config, master, ports);
+    },
+    switchTo: async (ports, steps) => {
+      const rehearsed = await rehearsal;
+      return switchUpstream(config, ports, steps, rehearsed);
+    },
     restore: (oldBytes, steps) => {
       const bytes = bytesOf(oldBytes);
       return replaceUpstream(config, bytes, portsIn(bytes?.toString('utf8') ?? ''), steps);

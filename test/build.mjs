@@ -16,27 +16,40 @@ const BANNER = [
 
 const common = {bundle: true, platform: 'node', format: 'esm', target: 'node20.19', logLevel: 'warning', absWorkingDir: root};
 
+/** What Node puts around a CommonJS module. */
+const WRAPPER = '(function (require, module, exports, __filename, __dirname) {';
+
 mkdirSync(dist, {recursive: true});
 await bundleCommand();
 await writeSchema();
 
+/** The launcher, and behind it the program in comments: see src/launch.ts. */
 async function bundleCommand() {
+  const [launcher, program] = await Promise.all([bundleOf('src/launch.ts'), bundleOf('src/main.ts')]);
   await replacing('osyw-deploy.cjs', async (outfile) => {
-    await build({
-      ...common,
-      entryPoints: ['src/main.ts'],
-      outfile,
-      // Names stay, so that a stack trace can be read.
-      minifyWhitespace: true,
-      minifySyntax: true,
-      legalComments: 'eof',
-      // CommonJS: Node loads it a third faster than the same bundle as an ES module.
-      format: 'cjs',
-      banner: {js: '#!/usr/bin/env node'},
-      define: {__OSYW_VERSION__: JSON.stringify(version), __OSYW_HOOK__: JSON.stringify(readFileSync(join(root, 'hooks/hook.sh'), 'utf8'))},
-    });
+    writeFileSync(outfile, `#!/usr/bin/env node\n${launcher}\n// The program:\n${`${WRAPPER}${program}\n})`.replaceAll(/^/gm, '//')}`);
     chmodSync(outfile, 0o755);
   });
+}
+
+async function bundleOf(entryPoint) {
+  const {outputFiles: [{text}]} = await build({
+    ...common,
+    entryPoints: [entryPoint],
+    write: false,
+    // Names stay, so that a stack trace can be read.
+    minifyWhitespace: true,
+    minifySyntax: true,
+    legalComments: 'eof',
+    // CommonJS: Node loads it a third faster than the same bundle as an ES module.
+    format: 'cjs',
+    // Node's own modules, too, are loaded by `require` when they are loaded late: a compiled script cannot `import`.
+    supported: {'dynamic-import': false},
+    define: {__OSYW_VERSION__: JSON.stringify(version), __OSYW_HOOK__: JSON.stringify(readFileSync(join(root, 'hooks/hook.sh'), 'utf8'))},
+  });
+  // The launcher reads it a byte a character.
+  if (/[^\0-\x7f]/.test(text)) throw new Error(`the bundle of ${entryPoint} is not plain ASCII`);
+  return text.trimEnd();
 }
 
 async function writeSchema() {

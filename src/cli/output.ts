@@ -1,4 +1,5 @@
 import {writeSync} from 'node:fs';
+import {isatty} from 'node:tty';
 import {errnoOf} from '../errors.ts';
 
 /** Where a command's words go. A deploy goes on when they can no longer be written. */
@@ -12,7 +13,7 @@ export interface Output {
 }
 
 export function openOutput(env: NodeJS.ProcessEnv): Output {
-  const terminal = process.stdout.isTTY;
+  const terminal = isatty(1);
   return {
     out: text => write(1, text),
     err: text => write(2, text),

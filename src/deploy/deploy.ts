@@ -1,4 +1,4 @@
-import {setTimeout as delay} from 'node:timers/promises';
+import {setImmediate as turn, setTimeout as delay} from 'node:timers/promises';
 import type {Generation, ProcessIdentity, Release, Worker} from './deployment.ts';
 import type {DeployResult, Request} from './events.ts';
 import {fileNewestAgain, isNews, overtakenBy, takeFiled} from './filed-requests.ts';
@@ -39,15 +39,18 @@ interface Made {
  * `signal` aborts until the switch begins. `historyNow` puts the line into the history before the drain.
  */
 export async function deploy(request: Request, tools: DeployTools, signal: AbortSignal, {historyNow}: {historyNow: boolean}): Promise<Deployed> {
+  const before = tools.records.state();
+  const failed = new AbortController();
+  const asked = ask(request, tools, AbortSignal.any([signal, failed.signal]));
   const now = new Date();
   const run = startRun({id: newDeployId(now), trigger: request.trigger, requestedBy: request.requestedBy, startedAt: now.toISOString()}, tools.report);
-  const before = tools.records.state();
   const made: Made = {revision: null, release: undefined, existing: false, updated: false, workers: []};
   let generation: Generation;
   try {
     takeFiled(request, tools, run);
+    await turn(); // The question is on its way; what follows reads the whole of /proc.
     await tools.upstream.requireRunning();
-    const revision = await run.phase('update', () => update(request, made, before, tools, run, signal));
+    const revision = await run.phase('update', () => update(request, asked, made, before, tools, run, signal));
     if (revision === 'unchanged') return endUnchanged(made, before, tools, run);
     const release = await run.phase('build', () => build(request, revision, made, before, tools, run, signal));
     const launched = await run.phase('start', () => start(release, made, before, tools, run, signal));
@@ -55,6 +58,8 @@ export async function deploy(request: Request, tools: DeployTools, signal: Abort
     signal.throwIfAborted();
     generation = {deploy: run.id, release, configHash: tools.config.hash, since: new Date().toISOString(), workers};
   } catch (cause) {
+    failed.abort(cause);
+    await asked.catch(() => undefined);
     return abort(cause, request, made, before, tools, run);
   }
   let was: BeforeSwitch = {intent: undefined, oldNginxWorkers: [], before, historyNow};
@@ -112,10 +117,16 @@ export async function settle(generation: Generation, live: Live, was: BeforeSwit
   }
 }
 
-async function update(request: Request, made: Made, before: State, tools: DeployTools, run: Run, signal: AbortSignal): Promise<string> {
+/** Which revision it is to be. Changes nothing and takes long, so it is begun first, and nginx is looked at meanwhile. */
+function ask({target}: Request, tools: DeployTools, signal: AbortSignal): Promise<string> {
+  const asked = (async () => target.kind === 'release' ? target.release.revision : tools.workingCopy().resolve(target.wanted, signal))();
+  asked.catch(() => undefined); // Told by `update`, which awaits it.
+  return asked;
+}
+
+async function update(request: Request, asked: Promise<string>, made: Made, before: State, tools: DeployTools, run: Run, signal: AbortSignal): Promise<string> {
   const {target} = request;
-  tools.releases.warm();
-  const revision = target.kind === 'release' ? target.release.revision : await tools.workingCopy().resolve(target.wanted, signal);
+  const revision = await asked;
   made.revision = revision;
   const newest = target.kind === 'revision' && target.wanted === undefined;
   if (newest) run.newest = revision;
@@ -126,6 +137,7 @@ async function update(request: Request, made: Made, before: State, tools: Deploy
   run.journal.append({type: 'phase', phase: 'update', state: 'began'}, {type: 'revision', revision, newest});
   if (target.kind === 'revision' || tools.config.inPlace) {
     made.updated = true;
+    tools.releases.lookAhead(tools.workingCopy(), revision, signal);
     await tools.workingCopy().update(revision, signal);
   }
   return revision;
@@ -175,6 +187,7 @@ async function start(release: Release, made: Made, before: State, tools: DeployT
   if (launched.length > 0) run.journal?.append(...launched.map(one => ({type: 'started', worker: one.worker()} as const)));
   const failed = settled.find(result => result.status === 'rejected');
   if (failed !== undefined) throw failed.reason;
+  tools.upstream.rehearse(ports);
   return launched;
 }
 

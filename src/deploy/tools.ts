@@ -27,6 +27,8 @@ export interface WorkingCopy {
   update(revision: string, signal: AbortSignal): Promise<void>;
   /** Writes every versioned file, as of the copy that `update` left at `revision`, into `dir`, which exists and is empty. */
   exportTo(dir: string, revision: string, signal: AbortSignal): Promise<void>;
+  /** Says that `changedPaths` is going to be asked for, so that what takes long can be begun; also before `update(to)`. Changes nothing. */
+  lookAhead(from: string, to: string, signal: AbortSignal): void;
   /** Relative paths (files, links, directories) that differ between two revisions; undefined when that cannot be told. Call after `update(to)`. */
   changedPaths(from: string, to: string, signal: AbortSignal): Promise<readonly string[] | undefined>;
   /** Whether between two revisions anything changed that `source.paths` names; asks the repository, and leaves the working copy's files as they are. True when that cannot be told. */
@@ -35,8 +37,8 @@ export interface WorkingCopy {
 
 /** The directories that releases are built into. */
 export interface Releases {
-  /** Begins to read the spare tree, so that `build` finds it read. Changes nothing. */
-  warm(): void;
+  /** Says that the working copy is going to be updated to this revision, so that what `build` has to know is read meanwhile. Changes nothing. */
+  lookAhead(workingCopy: WorkingCopy, revision: string, signal: AbortSignal): void;
   /** Where the release of this id lives: `releases/000012`, or the working copy with `tree: in_place`. */
   dirOf(id: string): string;
   /**
@@ -76,6 +78,8 @@ export interface Health {
 export interface Upstream {
   /** Errors: SWITCH_REFUSED when nginx does not run. */
   requireRunning(): Promise<void>;
+  /** Begins to test the configuration that these ports will make, so that `switchTo` finds it tested. Changes nothing that nginx reads. */
+  rehearse(ports: readonly number[]): void;
   /** On return nginx uses these ports, in this order. Errors: SWITCH_REFUSED (the old bytes are back), STATE_UNCERTAIN. */
   switchTo(ports: readonly number[], steps: SwitchSteps): Promise<Switched>;
   /** On return nginx uses these bytes. Errors: as switchTo. */

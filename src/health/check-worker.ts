@@ -1,7 +1,7 @@
-import {request} from 'node:http';
-import {connect} from 'node:net';
+import {connect, type Socket} from 'node:net';
 import type {CheckConfig, Config, HttpCheck} from '../config/config.ts';
 import type {Release} from '../deploy/deployment.ts';
+import {errnoOf} from '../errors.ts';
 import {findAccount} from '../support/accounts.ts';
 import {asUser} from '../support/as-user.ts';
 import {runCommand} from '../support/run-command.ts';
@@ -39,16 +39,21 @@ export function repeatCheck(check: CheckConfig, host: string, port: number): str
   }
 }
 
-function checkHttp(check: HttpCheck, host: string, port: number, signal: AbortSignal): Promise<CheckResult> {
+async function checkHttp(check: HttpCheck, host: string, port: number, signal: AbortSignal): Promise<CheckResult> {
+  const began = performance.now();
+  const late: CheckResult = {good: false, saw: `no complete answer within ${check.timeoutMs} ms`, listens: true};
+  const socket = await open(check.timeoutMs, host, port, signal);
+  if (socket === 'late') return late;
+  if (socket instanceof Error) return unconnected(socket);
+  const {request} = await import('node:http');
   return new Promise((resolve, reject) => {
-    const deadline = AbortSignal.any([signal, AbortSignal.timeout(check.timeoutMs)]);
-    const fail = (error: Error & {code?: string}) => {
+    const deadline = AbortSignal.any([signal, AbortSignal.timeout(Math.max(1, Math.ceil(check.timeoutMs - (performance.now() - began))))]);
+    const fail = (error: Error) => {
       if (signal.aborted) reject(signal.reason as Error);
-      else if (deadline.aborted) resolve({good: false, saw: `no complete answer within ${check.timeoutMs} ms`, listens: true});
-      else resolve({good: false, saw: error.code === 'ECONNREFUSED' ? 'nothing listens (connection refused)' : error.message, listens: error.code !== 'ECONNREFUSED'});
+      else resolve(deadline.aborted ? late : {good: false, saw: error.message, listens: true});
     };
     const outgoing = request({
-      host, port, path: check.path, agent: false, signal: deadline,
+      host, port, path: check.path, createConnection: () => socket, signal: deadline,
       headers: {...(check.host === undefined ? {} : {Host: check.host}), 'User-Agent': 'osyw-deploy', ...check.headers, Connection: 'close'},
     });
     outgoing.on('error', fail);
@@ -77,23 +82,48 @@ function checkHttp(check: HttpCheck, host: string, port: number, signal: AbortSi
   });
 }
 
-function checkTcp(timeoutMs: number, host: string, port: number, signal: AbortSignal): Promise<CheckResult> {
+async function checkTcp(timeoutMs: number, host: string, port: number, signal: AbortSignal): Promise<CheckResult> {
+  const socket = await open(timeoutMs, host, port, signal);
+  if (socket === 'late') return {good: false, saw: `no connection within ${timeoutMs} ms`, listens: true};
+  if (socket instanceof Error) return unconnected(socket);
+  socket.destroy();
+  return {good: true};
+}
+
+/** A connection, or why there is none. To ask so often, while workers start, is cheap only without a request around it. */
+function open(timeoutMs: number, host: string, port: number, signal: AbortSignal): Promise<Socket | Error | 'late'> {
   return new Promise((resolve, reject) => {
     const socket = connect({host, port});
-    const end = (result: CheckResult) => {
+    const end = () => {
+      clearTimeout(timer);
       signal.removeEventListener('abort', abort);
-      socket.destroy();
-      resolve(result);
     };
     const abort = () => {
+      end();
       socket.destroy();
       reject(signal.reason as Error);
     };
+    const timer = setTimeout(() => {
+      end();
+      socket.destroy();
+      resolve('late');
+    }, timeoutMs);
     signal.addEventListener('abort', abort, {once: true});
-    socket.setTimeout(timeoutMs, () => end({good: false, saw: `no connection within ${timeoutMs} ms`, listens: true}));
-    socket.once('connect', () => end({good: true}));
-    socket.once('error', (error: Error & {code?: string}) => end({good: false, saw: error.code === 'ECONNREFUSED' ? 'nothing listens (connection refused)' : error.message, listens: error.code !== 'ECONNREFUSED'}));
+    socket.once('connect', () => {
+      end();
+      resolve(socket);
+    });
+    // Stays, for what befalls the connection before a request takes it over.
+    socket.on('error', error => {
+      end();
+      resolve(error);
+    });
   });
+}
+
+function unconnected(error: Error): CheckResult {
+  const refused = errnoOf(error) === 'ECONNREFUSED';
+  return {good: false, saw: refused ? 'nothing listens (connection refused)' : error.message, listens: !refused};
 }
 
 async function checkByCommand(check: Extract<CheckConfig, {kind: 'command'}>, config: Config, release: Release, port: number, signal: AbortSignal): Promise<CheckResult> {

@@ -1,5 +1,4 @@
 import {existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync} from 'node:fs';
-import {rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import type {Config} from '../config/config.ts';
 import type {Release} from '../deploy/deployment.ts';
@@ -12,7 +11,7 @@ import {runCommand} from '../support/run-command.ts';
 import {refuseLinksOut, refuseSpecialFiles, stripPrivileges} from './check-tree.ts';
 import {mountOf, requireSpace} from './free-space.ts';
 import {liveDirectories} from './live-directories.ts';
-import {recycleTree, type Recycled} from './recycle-tree.ts';
+import type {Recycled} from './recycle-tree.ts';
 import {runBuild} from './run-build.ts';
 import {linkSharedPaths} from './shared-paths.ts';
 import {syncTree} from './sync-tree.ts';
@@ -21,6 +20,8 @@ import {parseLine, parseManifest, renderManifest, scanTree, type Manifest, type 
 const ID = /^\d{6,}$/;
 const KEPT_LOGS = 20;
 const CHMOD_TIMEOUT_MS = 60_000;
+/** About as long as a line of a manifest is. */
+const MANIFEST_LINE_BYTES = 100;
 const COMMAND_ENVIRONMENT = {PATH: '/usr/local/bin:/usr/bin:/bin', LC_ALL: 'C'};
 
 interface Spare {
@@ -75,7 +76,7 @@ export function openReleases(config: Config): Releases {
     const bytes = readRegularFile(spareManifest);
     if (bytes === undefined || lstatIfThere(spareTree)?.isDirectory() !== true) return undefined;
     // `find` reads the tree while we read the manifest.
-    const found = scanTree(spareTree);
+    const found = scanTree(spareTree, Math.floor(bytes.length / MANIFEST_LINE_BYTES));
     const manifest = parseManifest(bytes);
     const {tree} = await found;
     return manifest === undefined ? undefined : {manifest, found: tree};
@@ -84,6 +85,17 @@ export function openReleases(config: Config): Releases {
   const warm = (): void => {
     if (inPlace) return;
     warmed ??= readSpare().catch(() => undefined); // Whatever is wrong with it, `build` then makes a full export.
+  };
+
+  const lookAhead: Releases['lookAhead'] = (workingCopy, revision, signal) => {
+    // The update's own commands go first.
+    setImmediate(() => {
+      if (signal.aborted) return;
+      warm();
+      void warmed?.then(spare => {
+        if (spare !== undefined && spare.manifest.vcs === workingCopy.vcs && !signal.aborted) workingCopy.lookAhead(spare.manifest.revision, revision, signal);
+      });
+    });
   };
 
   const build: Releases['build'] = async (release, workingCopy, onOutput, signal) => {
@@ -165,6 +177,7 @@ export function openReleases(config: Config): Releases {
       if (errnoOf(error) === 'ENOENT') return undefined; // Another command took it since.
       throw error;
     }
+    const {recycleTree} = await import('./recycle-tree.ts');
     try {
       return await recycleTree({dir: workshop, manifest: spare.manifest, found: spare.found, workingCopy: config.source.workingCopy, changed, ...owner, signal});
     } catch (error) {
@@ -314,11 +327,13 @@ export function openReleases(config: Config): Releases {
 
   const dirOf = (id: string): string => inPlace ? config.source.workingCopy : treeOf(id);
 
-  return {warm, dirOf, build, isComplete, discard, prune};
+  return {lookAhead, dirOf, build, isComplete, discard, prune};
 }
 
 /** Removes a tree whatever modes its directories have; links are removed, never followed. */
 async function remove(path: string): Promise<void> {
+  if (lstatIfThere(path) === undefined) return;
+  const {rm} = await import('node:fs/promises');
   try {
     await rm(path, {recursive: true, force: true});
   } catch (error) {

@@ -1,15 +1,17 @@
-import {constants, mkdirSync, rmSync} from 'node:fs';
+import {constants, mkdirSync, readFileSync, rmSync} from 'node:fs';
 import {chmod, copyFile, lchown, lstat, readlink, symlink, unlink} from 'node:fs/promises';
 import {dirname} from 'node:path/posix';
 import {errnoOf} from '../errors.ts';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
-import {asLatin1, inTree, parseLine, scanTree, type Manifest, type ScannedTree, type Tree} from './tree-manifest.ts';
+import {asLatin1, inTree, parseLine, scanTree, type Manifest, type ScannedTree, type Tree, type TreeLine} from './tree-manifest.ts';
 
 /**
  * A file that was written in the same tick of the kernel's clock in which the tree was read keeps its line when it is written
- * once more in that tick. The tick is 10 ms at most; such files are copied again.
+ * once more in that tick. The tick is 10 ms at most; such files are compared, and copied again when they differ.
  */
 const CLOCK_TICK_MS = 12;
+/** To copy a larger one takes no longer than to read it twice. */
+const MOST_COMPARED_BYTES = 256 * 1024;
 const COPIES_AT_ONCE = 16;
 
 export interface Recycling {
@@ -120,7 +122,7 @@ export async function recycleTree({dir, manifest, found, workingCopy, changed, u
     if (newDirectories.has(path) || found.get(path) !== line) {
       if (parsed.type === 'd') newDirectories.add(path);
       else drifted.push(path);
-    } else if (parsed.changedAt !== undefined && parsed.changedAt >= manifest.readAt - CLOCK_TICK_MS) {
+    } else if (parsed.changedAt !== undefined && parsed.changedAt >= manifest.readAt - CLOCK_TICK_MS && !isSameFile(source(path), target(path), parsed)) {
       drifted.push(path);
     }
   }
@@ -161,7 +163,7 @@ export async function recycleTree({dir, manifest, found, workingCopy, changed, u
   for (const path of written.keys()) expected.set(path, '');
 
   // 5. The proof.
-  const scanned = await scanTree(dir);
+  const scanned = await scanTree(dir, expected.size);
   if (scanned.tree.size !== expected.size) return undefined;
   for (const [path, line] of scanned.tree) {
     const should = expected.get(path);
@@ -175,6 +177,16 @@ export async function recycleTree({dir, manifest, found, workingCopy, changed, u
     if (is.type !== copied.type || is.mode !== copied.mode || is.size !== copied.size || is.owner !== `${uid}:${gid}`) return undefined;
   }
   return {scanned, touched: [...touched]};
+}
+
+/** Whether two files hold the same; false also where that is not worth the reading. */
+function isSameFile(a: Buffer, b: Buffer, {type, size}: TreeLine): boolean {
+  try {
+    return type === 'f' && size !== undefined && size <= MOST_COMPARED_BYTES && lstatIfThere(a)?.isFile() === true && readFileSync(a).equals(readFileSync(b));
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+    return false; // The copy is made without reading what it replaces.
+  }
 }
 
 async function removeFile(path: Buffer): Promise<void> {

@@ -28,10 +28,16 @@ export interface ScannedTree {
 
 const FORMAT = ['(', '-type', 'd', '-printf', '%y %m %U %G\\0\\0%P\\0', ')', '-o', '-printf', '%y %m %U %G %s %i %T@ %C@\\0%l\\0%P\\0'];
 
-/** Reads a tree, its root left out. `find` does it beside us: 10,000 `lstat` calls here would stop everything else for 100 ms. */
-export async function scanTree(directory: string): Promise<ScannedTree> {
+/** So many are read here in the time that a process takes to start. */
+const FEW = 300;
+
+/**
+ * Reads a tree, its root left out. `find` does it beside us: 10,000 `lstat` calls here would stop everything else for 100 ms.
+ * `about`: how many entries there will be, when that is known.
+ */
+export async function scanTree(directory: string, about = Infinity): Promise<ScannedTree> {
   const readAt = Date.now();
-  const bytes = await findTree(directory) ?? walkTree(directory);
+  const bytes = (about <= FEW ? undefined : await findTree(directory)) ?? walkTree(directory);
   return {readAt, bytes, tree: parseTree(bytes)};
 }
 

@@ -1,5 +1,6 @@
+import {spawn, type ChildProcess} from 'node:child_process';
 import {StringDecoder} from 'node:string_decoder';
-import {execa} from 'execa';
+import {errnoOf} from '../errors.ts';
 
 export interface Command {
   readonly file: string;
@@ -41,26 +42,25 @@ const PIPES_AFTER_EXIT_MS = 200;
  */
 export async function runCommand(command: Command, options: RunOptions): Promise<CommandResult> {
   options.signal?.throwIfAborted();
-  const child = execa(command.file, command.args, {
-    ...(options.cwd === undefined ? {} : {cwd: options.cwd}),
-    env: options.env,
-    extendEnv: false,
-    detached: true,
-    reject: false,
-    stripFinalNewline: false,
-    buffer: options.onLine === undefined,
-    maxBuffer: MAX_OUTPUT_BYTES,
-    ...(options.input === undefined ? {stdin: 'ignore' as const} : {input: options.input}),
-    ...(options.onLine === undefined ? {} : {all: true as const}),
-  });
   let timedOut = false;
   let lineError: {readonly error: unknown} | undefined;
+  let killGroup = () => {};
+  const lines = options.onLine === undefined ? undefined : lineSplitter(options.onLine);
+  const {child, ended} = lines === undefined ? startKept(command, options, () => killGroup()) : await startStreamed(command, options, chunk => {
+    if (lineError !== undefined) return;
+    try {
+      lines.write(chunk);
+    } catch (error) {
+      lineError = {error};
+      killGroup();
+    }
+  });
   const letGoOfPipes = () => {
-    child.stdout?.destroy();
-    child.stderr?.destroy();
+    child?.stdout?.destroy();
+    child?.stderr?.destroy();
   };
-  const killGroup = () => {
-    if (child.pid !== undefined) killProcessGroup(child.pid);
+  killGroup = () => {
+    if (child?.pid !== undefined) killProcessGroup(child.pid);
     // A descendant that left the group may still hold the pipes; without this the promise would wait for it.
     letGoOfPipes();
   };
@@ -69,42 +69,87 @@ export async function runCommand(command: Command, options: RunOptions): Promise
     killGroup();
   }, options.timeoutMs);
   let pipesTimer: NodeJS.Timeout | undefined;
-  child.once('exit', () => {
+  child?.once('exit', () => {
     clearTimeout(timer);
     pipesTimer = setTimeout(letGoOfPipes, PIPES_AFTER_EXIT_MS);
   });
   options.signal?.addEventListener('abort', killGroup, {once: true});
-  const lines = options.onLine === undefined ? undefined : lineSplitter(options.onLine);
-  if (lines !== undefined) {
-    child.all?.on('data', (chunk: Buffer) => {
-      if (lineError !== undefined) return;
-      try {
-        lines.write(chunk);
-      } catch (error) {
-        lineError = {error};
-        killGroup();
-      }
-    });
-    child.all?.on('error', () => {}); // A destroyed pipe ends with an error; the command's own end is what counts.
-  }
+  if (options.signal?.aborted === true) killGroup(); // While execa was loaded.
   try {
-    const result = await child;
+    const result = await ended;
     options.signal?.throwIfAborted();
     if (lineError === undefined) lines?.end();
     else throw lineError.error;
-    return {
-      exitCode: result.exitCode,
-      endedBy: result.signal,
-      timedOut,
-      spawnError: child.pid === undefined ? (result.code ?? 'unknown') : undefined,
-      stdout: typeof result.stdout === 'string' ? result.stdout : '',
-      stderr: typeof result.stderr === 'string' ? result.stderr : '',
-    };
+    return {...result, timedOut};
   } finally {
     clearTimeout(timer);
     clearTimeout(pipesTimer);
     options.signal?.removeEventListener('abort', killGroup);
   }
+}
+
+interface Started {
+  /** Undefined when there was not even an attempt: an argument that cannot be given to a program. */
+  readonly child: ChildProcess | undefined;
+  readonly ended: Promise<Omit<CommandResult, 'timedOut'>>;
+}
+
+/** Keeps what it writes. By Node's own `spawn`: execa takes as long to load as svn to answer, and most runs have no use for more. */
+function startKept(command: Command, options: RunOptions, flooded: () => void): Started {
+  const unstarted = (error: unknown) => ({exitCode: undefined, endedBy: undefined, spawnError: errnoOf(error) ?? 'unknown', stdout: '', stderr: ''});
+  let child: ChildProcess;
+  try {
+    child = spawn(command.file, command.args, {cwd: options.cwd, env: options.env, detached: true, stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe']});
+  } catch (error) {
+    return {child: undefined, ended: Promise.resolve(unstarted(error))};
+  }
+  const keep = (stream: NodeJS.ReadableStream | null) => {
+    const chunks: Buffer[] = [];
+    let size = 0;
+    stream?.on('data', (chunk: Buffer) => {
+      size += chunk.length;
+      if (size > MAX_OUTPUT_BYTES) flooded();
+      else chunks.push(chunk);
+    });
+    return () => Buffer.concat(chunks).toString('utf8');
+  };
+  const [stdout, stderr] = [keep(child.stdout), keep(child.stderr)];
+  child.stdin?.on('error', () => {}); // It need not read what it is given; its own end is what counts.
+  child.stdin?.end(options.input);
+  const ended = new Promise<Omit<CommandResult, 'timedOut'>>(resolve => {
+    child.on('error', error => {
+      if (child.pid === undefined) resolve(unstarted(error));
+    });
+    child.once('close', (code, signal) => {
+      if (child.pid !== undefined) resolve({exitCode: code ?? undefined, endedBy: signal ?? undefined, spawnError: undefined, stdout: stdout(), stderr: stderr()});
+    });
+  });
+  return {child, ended};
+}
+
+/** Hands on what it writes, both streams in their order. */
+async function startStreamed(command: Command, options: RunOptions, write: (chunk: Buffer) => void): Promise<Started> {
+  const {execa} = await import('execa');
+  const child = execa(command.file, command.args, {
+    ...(options.cwd === undefined ? {} : {cwd: options.cwd}),
+    env: options.env,
+    extendEnv: false,
+    detached: true,
+    reject: false,
+    buffer: false,
+    all: true,
+    ...(options.input === undefined ? {stdin: 'ignore' as const} : {input: options.input}),
+  });
+  child.all.on('data', write);
+  child.all.on('error', () => {}); // A destroyed pipe ends with an error; the command's own end is what counts.
+  const ended = child.then(result => ({
+    exitCode: result.exitCode,
+    endedBy: result.signal,
+    spawnError: child.pid === undefined ? (result.code ?? 'unknown') : undefined,
+    stdout: '',
+    stderr: '',
+  }));
+  return {child: child as unknown as ChildProcess, ended};
 }
 
 /** Bytes in, lines out. Bounded: a program that never ends its line must not fill our memory. */

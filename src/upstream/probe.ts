@@ -1,5 +1,3 @@
-import {request as requestPlain} from 'node:http';
-import {request as requestTls} from 'node:https';
 import {setTimeout as delay} from 'node:timers/promises';
 
 const TIMEOUT_MS = 5000;
@@ -18,9 +16,9 @@ export async function probeThroughNginx(url: string): Promise<string | undefined
   return saw;
 }
 
-function probeOnce(url: string): Promise<string | undefined> {
+async function probeOnce(url: string): Promise<string | undefined> {
+  const {request} = url.startsWith('https:') ? await import('node:https') : await import('node:http');
   return new Promise(resolve => {
-    const request = url.startsWith('https:') ? requestTls : requestPlain;
     const outgoing = request(url, {
       agent: false,
       // The probe asks whether nginx and the workers answer; on loopback its certificate is for another name.

@@ -1,5 +1,7 @@
-import {statSync} from 'node:fs';
+import {rmSync, statSync, writeFileSync} from 'node:fs';
+import {join} from 'node:path';
 import {setTimeout as delay} from 'node:timers/promises';
+import {isDeepStrictEqual} from 'node:util';
 import type {Config} from '../config/config.ts';
 import type {ProcessIdentity} from '../deploy/deployment.ts';
 import {DeployError, messageOf} from '../errors.ts';
@@ -49,13 +51,56 @@ export interface Switched {
  * Lets nginx use these ports, in this order. On return nginx uses them and no old nginx worker accepts any more.
  * Errors: SWITCH_REFUSED, the old bytes are back and nginx uses them; STATE_UNCERTAIN, it cannot be told what nginx uses.
  */
-export async function switchUpstream(config: Config, ports: readonly number[], steps: SwitchSteps): Promise<Switched> {
-  const text = Buffer.from(renderUpstream(config.nginx, config.app, config.workers.host, ports));
-  return replaceUpstream(config, text, ports, steps);
+export async function switchUpstream(config: Config, ports: readonly number[], steps: SwitchSteps, rehearsed?: Rehearsal): Promise<Switched> {
+  return replaceUpstream(config, rendered(config, ports), ports, steps, rehearsed);
+}
+
+function rendered({nginx, app, workers}: Config, ports: readonly number[]): Buffer {
+  return Buffer.from(renderUpstream(nginx, app, workers.host, ports));
+}
+
+/** A test that passed, of these bytes over those, as this master would read them. */
+export interface Rehearsal {
+  readonly began: number;
+  readonly master: NginxMaster;
+  readonly oldHash: string | null;
+  readonly newHash: string | null;
+  readonly tested: TestedConfiguration;
+}
+
+/** Longer ago, and somebody may have changed another file of nginx's since. */
+const REHEARSAL_IS_FRESH_MS = 3000;
+
+/**
+ * Tests a switch to these ports aside, before it is due; nginx reads nothing of it. `master` is the one that was found last; whether it
+ * is still the one, the switch finds out. Undefined when that cannot be had, or is refused:
+ * the switch then tests, and tells.
+ */
+export async function rehearseSwitch(config: Config, master: NginxMaster, ports: readonly number[]): Promise<Rehearsal | undefined> {
+  const began = performance.now();
+  const candidate = join(config.stateDir, 'rehearsal.conf');
+  try {
+    const file = followLinks(config.nginx.file);
+    const old = readUpstream(file);
+    if (old === null) return undefined;
+    const bytes = rendered(config, ports);
+    writeFileSync(candidate, bytes, {mode: 0o600});
+    const tested = await testAside(master, config.nginx, file, candidate);
+    return tested === undefined ? undefined : {began, master, oldHash: hashOf(old), newHash: hashOf(bytes), tested};
+  } catch {
+    return undefined; // Whatever it is, the switch meets it again where it can be told.
+  } finally {
+    rmSync(candidate, {force: true});
+  }
+}
+
+function stillHolds(rehearsed: Rehearsal | undefined, master: NginxMaster, old: UpstreamBytes, bytes: UpstreamBytes): rehearsed is Rehearsal {
+  return rehearsed !== undefined && performance.now() - rehearsed.began <= REHEARSAL_IS_FRESH_MS
+    && isDeepStrictEqual(rehearsed.master, master) && rehearsed.oldHash === hashOf(old) && rehearsed.newHash === hashOf(bytes);
 }
 
 /** The same for given bytes, e.g. those of before a deploy; null removes the file. */
-export async function replaceUpstream(config: Config, bytes: UpstreamBytes, ports: readonly number[], steps: SwitchSteps): Promise<Switched> {
+export async function replaceUpstream(config: Config, bytes: UpstreamBytes, ports: readonly number[], steps: SwitchSteps, rehearsed?: Rehearsal): Promise<Switched> {
   const {nginx} = config;
   const master = await findMaster(nginx);
   const file = followLinks(nginx.file);
@@ -72,7 +117,7 @@ export async function replaceUpstream(config: Config, bytes: UpstreamBytes, port
   let verdict: ReloadVerdict;
   let told = () => '';
   try {
-    const {errorLog} = await putInPlace(config, master, file, old, bytes);
+    const {errorLog} = await putInPlace(config, master, file, old, bytes, rehearsed);
     told = errorsFrom(errorLog);
     steps.reloading();
     verdict = await reload(config, master, before);
@@ -106,7 +151,7 @@ export async function reloadAsItStands(config: Config): Promise<Switched> {
   return {oldNginxWorkers: workersOf(master, before)};
 }
 
-async function putInPlace(config: Config, master: NginxMaster, file: string, old: UpstreamBytes, bytes: UpstreamBytes): Promise<TestedConfiguration> {
+async function putInPlace(config: Config, master: NginxMaster, file: string, old: UpstreamBytes, bytes: UpstreamBytes, rehearsed: Rehearsal | undefined): Promise<TestedConfiguration> {
   if (bytes === null) {
     putBack(file, null);
     return testInPlace(master, config.nginx, file);
@@ -114,7 +159,8 @@ async function putInPlace(config: Config, master: NginxMaster, file: string, old
   const candidate = writeCandidate(file, bytes);
   // Where the test cannot be had aside, the file is in place while it is tested. A reload by somebody else
   // in that moment would load it: harmless, because its workers are healthy by now.
-  const tested = old === null ? undefined : await testAside(master, config.nginx, file, candidate);
+  const tested = stillHolds(rehearsed, master, old, bytes) ? rehearsed.tested
+    : old === null ? undefined : await testAside(master, config.nginx, file, candidate);
   const now = readUpstream(file);
   if (hashOf(now) !== hashOf(old)) throw new DeployError('SWITCH_REFUSED', `${file} was changed by somebody else a moment ago`, {hint: 'Look at it, then deploy again.'});
   makeLive(candidate, file);

@@ -1,5 +1,3 @@
-import {readFile} from 'node:fs/promises';
-
 /** ESTABLISHED, SYN_RECV, CLOSE_WAIT: a peer may still send or await something. Source: include/net/tcp_states.h. */
 const OPEN_STATES = new Set(['01', '03', '08']);
 
@@ -22,6 +20,7 @@ export async function openConnections(ports: readonly number[]): Promise<Map<num
 }
 
 async function readTable(path: string): Promise<string> {
+  const {readFile} = await import('node:fs/promises');
   try {
     return await readFile(path, 'latin1');
   } catch (error) {

@@ -1,4 +1,4 @@
-import {existsSync, readFileSync, statSync} from 'node:fs';
+import {existsSync, readFileSync, readdirSync, statSync} from 'node:fs';
 import {dirname, join, resolve} from 'node:path';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
 
@@ -49,4 +49,14 @@ export function presentLocks(directories: GitDirectories, branch: string): strin
     join(own, 'index.lock'), join(own, 'HEAD.lock'), join(own, 'ORIG_HEAD.lock'), join(common, 'shallow.lock'), join(common, 'packed-refs.lock'),
     join(common, 'config.lock'), join(common, `refs/heads/${branch}.lock`), join(common, 'refs/osyw/deploy.lock'), join(common, `refs/remotes/origin/${branch}.lock`),
   ].filter(path => existsSync(path));
+}
+
+/** As git itself guesses: this many loose objects in one directory of 256 stand for gc.auto, this many packs are gc.autoPackLimit. */
+const LOOSE_IN_ONE = 27;
+const PACKS = 50;
+
+/** Whether it is time for git to pack the repository. */
+export function isUntidy({common}: GitDirectories): boolean {
+  const count = (directory: string, pattern: RegExp) => existsSync(directory) ? readdirSync(directory).filter(name => pattern.test(name)).length : 0;
+  return count(join(common, 'objects/17'), /^[0-9a-f]+$/) >= LOOSE_IN_ONE || count(join(common, 'objects/pack'), /\.pack$/) >= PACKS;
 }

@@ -9,7 +9,7 @@ import {ignoreMissing} from '../state/atomic-file.ts';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
 import {gitFailure, isUnreachable, openGit, type GitRun} from './git-command.ts';
 import {parseRawDiff, type GitChange} from './git-diff.ts';
-import {checkedOutBranch, gitDirectories, presentLocks, unfinishedCommand, type GitDirectories} from './git-files.ts';
+import {checkedOutBranch, gitDirectories, isUntidy, presentLocks, unfinishedCommand, type GitDirectories} from './git-files.ts';
 import {findObstructions} from './git-obstructions.ts';
 import {parseGitStatus, type GitStatus} from './git-status.ts';
 import {refuseUnsupported} from './git-tree-check.ts';
@@ -54,6 +54,7 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   let source: Source | undefined;
   /** The revision that `touches` fetched since the last `resolve`; the update to it need not fetch it again. */
   let fetchedForQuestion: string | undefined;
+  let ahead: {readonly from: string; readonly to: string; readonly result: Promise<GitRun> | undefined} | undefined;
 
   const local = (args: readonly string[], signal: AbortSignal) => git.must(args, {cwd: workingCopy, signal});
 
@@ -219,6 +220,7 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
       await refuseUnsupported(git, workingCopy, sha, undefined, signal);
     } else {
       if (fetchedForQuestion !== sha) await fetch(remote, branch, sha, signal);
+      beginDiff(sha, signal);
       await moveTo(sha, head, headChecked, branch, signal);
     }
     writeFileSync(checkedFile, sha, {mode: 0o600});
@@ -226,12 +228,17 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
 
   const fetch = async (remote: GitRemote, branch: string, sha: string, signal: AbortSignal): Promise<void> => {
     const from = `+refs/heads/${branch}`;
-    const args = (...refs: string[]) => ['fetch', '--no-tags', '--no-recurse-submodules', '--no-write-fetch-head', '--end-of-options', remote.url, ...refs];
+    const directories = gitDirectories(workingCopy);
+    // Else git looks after each fetch, by a process of its own, whether it has become time to pack.
+    const asYouThink = directories === undefined || isUntidy(directories) ? [] : ['--no-auto-maintenance'];
+    const args = (...refs: string[]) => ['fetch', ...asYouThink, '--no-tags', '--no-recurse-submodules', '--no-write-fetch-head', '--end-of-options', remote.url, ...refs];
     const both = await git.run(args(`${from}:${TARGET}`, `${from}:refs/remotes/origin/${branch}`), {cwd: workingCopy, remote, signal});
     // The remote-tracking branch is only for people who look; `topic` in the way of `topic/a` must not stop a deploy.
     if (both.exitCode !== 0) await ask(args(`${from}:${TARGET}`), remote, signal, workingCopy);
-    const base = await git.run(['merge-base', sha, TARGET], {cwd: workingCopy, signal});
-    if (base.stdout.trim() !== sha) {
+    // The tip itself needs no search for a way to it.
+    const isTip = directories !== undefined && readIfThere(join(directories.common, TARGET))?.trim() === sha;
+    const base = isTip ? sha : (await git.run(['merge-base', sha, TARGET], {cwd: workingCopy, signal})).stdout.trim();
+    if (base !== sha) {
       throw new DeployError('UPDATE_FAILED', `${sha.slice(0, 12)} is not on branch "${branch}" of ${shownText(remote.url)} any more.`, {hint: 'The branch was rewritten meanwhile; deploy again.'});
     }
   };
@@ -360,16 +367,34 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     }
   };
 
+  const diff = (from: string, to: string, signal: AbortSignal): Promise<GitRun> =>
+    git.run(['diff-tree', '-r', '-z', '--raw', '--no-renames', '--full-index', from, to], {cwd: workingCopy, signal});
+
+  const lookAhead: WorkingCopy['lookAhead'] = (from, to) => {
+    if (isWholeHash(from)) ahead = {from, to: parseHash(to), result: undefined};
+  };
+
+  /** Not before the fetch, for until then the objects are not here. */
+  const beginDiff = (sha: string, signal: AbortSignal): void => {
+    if (ahead?.to !== sha) return;
+    const result = diff(ahead.from, sha, signal);
+    result.catch(() => {}); // Told by `changedPaths`.
+    ahead = {...ahead, result};
+  };
+
   const changedPaths: WorkingCopy['changedPaths'] = async (from, to, signal) => {
-    if (!/^[0-9a-f]{40,64}$/.test(from)) return undefined;
-    const {stdout, exitCode} = await git.run(['diff-tree', '-r', '-z', '--raw', '--no-renames', '--full-index', from, parseHash(to)], {cwd: workingCopy, signal});
+    if (!isWholeHash(from)) return undefined;
+    const sha = parseHash(to);
+    const begun = ahead?.from === from && ahead.to === sha ? ahead.result : undefined;
+    ahead = undefined;
+    const {stdout, exitCode} = await (begun ?? diff(from, sha, signal));
     const changes = exitCode === 0 ? parseRawDiff(stdout) : undefined;
     return changes?.every(change => showsAs(workingCopy, change)) === true ? changes.map(change => change.path) : undefined;
   };
 
   const touches: WorkingCopy['touches'] = async (from, to, signal) => {
     const directories = gitDirectories(workingCopy);
-    if (paths.length === 0 || directories === undefined || !/^[0-9a-f]{40,64}$/.test(from)) return true;
+    if (paths.length === 0 || directories === undefined || !isWholeHash(from)) return true;
     try {
       const sha = parseHash(to);
       git.prepare();
@@ -394,7 +419,7 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     }
   };
 
-  return {vcs: 'git', resolve, update, exportTo, changedPaths, touches};
+  return {vcs: 'git', resolve, update, exportTo, lookAhead, changedPaths, touches};
 }
 
 /** Whether the work tree has at this path what the commit has: an untracked file under a deleted name must not pass for the tracked one. */
@@ -407,6 +432,10 @@ function showsAs(workingCopy: string, {path, newMode}: GitChange): boolean {
     case '120000': return stat?.isSymbolicLink() === true;
     default: return false;
   }
+}
+
+function isWholeHash(text: string): boolean {
+  return /^[0-9a-f]{40,64}$/.test(text);
 }
 
 /** A full hash, or at least 7 digits of one. Errors: USAGE. */

@@ -9,7 +9,7 @@ import {refuseForeignDirectory} from './foreign-directory.ts';
 import type {WorkingCopyUse} from './open-working-copy.ts';
 import {namesAny} from './path-globs.ts';
 import {namedFiles, lastWords, shownText} from './shown-text.ts';
-import {openSvn} from './svn-command.ts';
+import {openSvn, type SvnRun} from './svn-command.ts';
 import {parseSvnStatus, type SvnStatus} from './svn-status.ts';
 import {childOf, parseSvnXml} from './svn-xml.ts';
 
@@ -56,10 +56,12 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   const verifiedFile = join(config.stateDir, 'svn', 'osyw-verified');
   const checkingOutFile = join(config.stateDir, 'svn', 'osyw-checking-out');
   let lookBegun: Promise<Look> | undefined;
+  let firstLook: Promise<Look> | undefined;
   let place: Info | undefined;
   /** What the repository said last of the place to deploy from. */
   let origin: Info | undefined;
   let lookedEarly = onlyAsks;
+  let diffBegun: {readonly from: string; readonly to: string; readonly url: string; readonly result: Promise<SvnRun>} | undefined;
   /** The tree of rN can live at a path that N itself did not have yet: after a move of a parent directory. Then this one has it. */
   const revisionsWithTree = new Map<number, number>();
 
@@ -99,7 +101,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     // Only for the first question: what is asked again and again is asked by polling, and a poll reads no tree.
     if (!lookedEarly) {
       lookedEarly = true;
-      lookBegun = look(signal);
+      firstLook = lookBegun = look(signal);
       lookBegun.catch(() => {}); // Told by `update`, which awaits it.
     }
     const result = await asked;
@@ -225,6 +227,22 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     rememberTree(revision, info);
   };
 
+  const diff = (from: string, to: string, url: string, signal: AbortSignal): Promise<SvnRun> => {
+    const [old, now] = [parseRevision(from), parseRevision(to)];
+    return svn.stubborn('diff', ['--summarize', '--xml', `--old=${url}@${old}`, `--new=${url}@${revisionsWithTree.get(now) ?? now}`], {signal, network: true, expected: NOT_THERE});
+  };
+
+  const lookAhead: WorkingCopy['lookAhead'] = (from, to, signal) => {
+    const begin = () => {
+      if (place === undefined || from === to || signal.aborted || readTrees()[from] !== treeOf(place)) return;
+      const result = diff(from, to, place.url, signal);
+      result.catch(() => {}); // Told by `changedPaths`.
+      diffBegun = {from, to, url: place.url, result};
+    };
+    // Only the look tells the place; one that failed is told by `update`.
+    void firstLook?.then(begin, () => {});
+  };
+
   const changedPaths: WorkingCopy['changedPaths'] = async (from, to, signal) => {
     // An update does not move the copy to another place, so the first look holds.
     const info = place ?? await localInfo(signal);
@@ -233,7 +251,9 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     rememberTree(to, info);
     if (!known) return undefined;
     if (from === to) return [];
-    const changes = await changesBetween(from, to, info, signal);
+    const begun = diffBegun?.from === from && diffBegun.to === to && diffBegun.url === info.url ? diffBegun.result : undefined;
+    diffBegun = undefined;
+    const changes = changesIn(await (begun ?? diff(from, to, info.url, signal)), info);
     return changes === undefined ? undefined : shownPaths(changes, workingCopy);
   };
 
@@ -244,7 +264,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
       // The release may be of another place, whose numbers mean other trees. One that was never exported is not known: then the number has to do.
       const known = readTrees()[from];
       if (known !== undefined && !isTreeOf(known, info)) return true;
-      const changes = await changesBetween(from, to, info, signal);
+      const changes = changesIn(await diff(from, to, info.url, signal), info);
       // The top itself came, went, or is a file: these are two things, and not one that changed.
       if (changes === undefined || changes.some(({path, kind, item}) => path === '' && (item !== 'none' || kind !== 'dir'))) return true;
       return await namesAny(paths, changes.map(({path}) => path));
@@ -261,13 +281,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   };
 
   /** Undefined when the place is in neither of the revisions, or one of them is not in the repository. */
-  const changesBetween = async (from: string, to: string, info: Info, signal: AbortSignal): Promise<SvnChange[] | undefined> => {
-    const [old, now] = [parseRevision(from), parseRevision(to)];
-    const result = await svn.stubborn('diff', [
-      '--summarize', '--xml', `--old=${info.url}@${old}`, `--new=${info.url}@${revisionsWithTree.get(now) ?? now}`,
-    ], {signal, network: true, expected: NOT_THERE});
-    return result.ok ? parseSummary(result.stdout, info.url) : undefined;
-  };
+  const changesIn = ({ok, stdout}: SvnRun, {url: top}: Info): SvnChange[] | undefined => ok ? parseSummary(stdout, top) : undefined;
 
   const readTrees = (): Record<string, string> => {
     try {
@@ -284,7 +298,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     writeFileSync(treesFile, JSON.stringify(Object.fromEntries(entries)), {mode: 0o600});
   };
 
-  return {vcs: 'svn', resolve, update, exportTo, changedPaths, touches};
+  return {vcs: 'svn', resolve, update, exportTo, lookAhead, changedPaths, touches};
 }
 
 function isVerified(value: unknown): value is Verified {

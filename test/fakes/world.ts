@@ -281,6 +281,7 @@ export class World {
       resolve: async wanted => life.read(wanted ?? world.newest),
       update: async revision => life.later(`working copy: ${revision}`, () => void (disk.workingCopy = revision)),
       exportTo: async () => life.later('export', () => undefined),
+      lookAhead: () => undefined,
       changedPaths: async () => life.read(undefined),
       touches: async (from, to) => life.read(world.touches(from, to)),
     };
@@ -300,7 +301,7 @@ export class World {
       workingCopy: () => workingCopy,
 
       releases: {
-        warm: () => undefined,
+        lookAhead: () => undefined,
         dirOf: id => inPlace ? '/var/bottle' : `/releases/${id}`,
         build: async release => {
           if (!inPlace && disk.releases.get(release.id)?.complete === true) world.broken.push(`the complete release ${release.id} was built over`);
@@ -372,6 +373,7 @@ export class World {
 
       upstream: {
         requireRunning: async () => life.read(undefined),
+        rehearse: () => undefined,
         switchTo: async (ports, steps) => life.read(undefined).then(() => replace(renderUpstream(NGINX, 'osyw', '127.0.0.1', ports), ports, steps)).catch(life.hangIfKilled),
         restore: async (oldBytes, steps) => life.read(undefined).then(() => replace(text(oldBytes), portsIn(text(oldBytes) ?? ''), steps)).catch(life.hangIfKilled),
         putBack: oldBytes => {

@@ -55,6 +55,7 @@ test('processes are started in a few places only', () => {
     'cli/change.ts', // leaves a drain behind
     'releases/tree-manifest.ts', // find(1) beside us
     'state/deploy-lock.ts', // flock(1)
+    'support/run-command.ts',
     'workers/launch-worker.ts',
   ]);
 });

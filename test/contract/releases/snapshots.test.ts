@@ -39,8 +39,8 @@ function rig(t: {after(fn: () => void): void}, vcs: Vcs, parts: ConfigParts = {}
     },
     build: async (number, more, onOutput = () => {}) => {
       const releases = openReleases(more === undefined ? config : {...config, release: {...config.release, ...more.release}});
-      releases.warm();
       const revision = await workingCopy.resolve(undefined, never);
+      releases.lookAhead(workingCopy, revision, never);
       await workingCopy.update(revision, never);
       const dir = releases.dirOf(id(number));
       await releases.build({id: id(number), revision, dir}, workingCopy, onOutput, never);
