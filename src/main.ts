@@ -29,7 +29,7 @@ async function main(): Promise<number> {
     return await runProgram(words, {output, env: process.env, cwd: currentDirectory(), signal: interrupted, version: __OSYW_VERSION__, hookScript: __OSYW_HOOK__});
   } catch (error) {
     const {asFailure} = await import('./deploy/run.ts');
-    const {failedResult} = await import('./cli/change.ts');
+    const {failedResult} = await import('./cli/turn.ts');
     const {openRenderer} = await import('./cli/renderer.ts');
     const failure = asFailure(error);
     if (words.includes('--json')) openRenderer(output, {json: true, quiet: false, verbose: false}).result(failedResult(failure));

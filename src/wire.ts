@@ -125,12 +125,12 @@ function realRecords({stateDir, app}: Config): Records {
     readJournal: () => readJournal(stateDir),
     beginJournal: first => beginJournal(stateDir, first),
     continueJournal: () => continueJournal(stateDir),
-    addToHistory: line => addToHistory(stateDir, line),
+    addToHistory: (...lines) => addToHistory(stateDir, ...lines),
     drains: () => readDrains(stateDir),
     writeDrain: drain => writeDrain(stateDir, drain),
     takeDrain: deploy => takeDrain(stateDir, deploy),
     filed: () => [...readSpool(stateDir, app).requests],
     unfile: requests => unfile(stateDir, requests),
-    fileAgain: request => fileAgain(stateDir, app, request),
+    fileAgain: (request, deploy) => fileAgain(stateDir, app, request, deploy),
   };
 }

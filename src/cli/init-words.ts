@@ -2,8 +2,9 @@ import type {Release} from '../deploy/deployment.ts';
 import type {Deployed} from '../deploy/deploy.ts';
 import {portsOf} from '../deploy/tools.ts';
 import {DeployError} from '../errors.ts';
-import {change, requester, type Change} from './change.ts';
+import {change, requester} from './change.ts';
 import type {Context} from './context.ts';
+import type {Change} from './turn.ts';
 
 /** `restart`, `reload`: fresh workers of the release that serves; no request is lost. */
 export function restart(context: Context, command: string): Promise<number> {

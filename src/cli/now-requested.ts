@@ -1,21 +1,23 @@
 import {setTimeout as delay} from 'node:timers/promises';
 import type {Config} from '../config/config.ts';
 import type {Deployed} from '../deploy/deploy.ts';
-import type {DeployEvent, DeployResult} from '../deploy/events.ts';
+import type {DeployResult} from '../deploy/events.ts';
 import {unfinished} from '../deploy/recover.ts';
 import {asFailure, Superseded} from '../deploy/run.ts';
 import type {DeployTools} from '../deploy/tools.ts';
-import {deployLockPath, waitForLock} from '../state/deploy-lock.ts';
-import {makeStateDir} from '../state/state-file.ts';
+import {deployLockPath, waitForLock, type HeldLock} from '../state/deploy-lock.ts';
+import {readDrains, takeDrain} from '../state/drains.ts';
+import {readJournal} from '../state/journal.ts';
+import {makeStateDir, refuseForeignState} from '../state/state-file.ts';
 import {runCommand} from '../support/run-command.ts';
-import {openCommitters, type Committers} from '../trigger/committers.ts';
-import {clearSpool, isEmpty, readSpool} from '../trigger/request-spool.ts';
+import {isEmpty} from '../trigger/request-spool.ts';
 import {takeWaitingPlace} from '../trigger/waiting-place.ts';
 import {watchSpool} from '../trigger/watch-spool.ts';
 import {resolveAside} from '../working-copy/resolve-aside.ts';
-import {failedResult, takeTurn, type Change, type Turn} from './change.ts';
 import type {Context} from './context.ts';
-import {openRenderer, type Renderer} from './renderer.ts';
+import {onlySettled} from './recover.ts';
+import type {Renderer} from './renderer.ts';
+import {failedResult, takeTurn, type Change, type Turn} from './turn.ts';
 
 /** With a commit every second nothing would ever go live: then one deploy runs to its end. */
 const MOST_SUPERSEDED_IN_A_ROW = 5;
@@ -27,7 +29,8 @@ const NOTHING: DeployResult = {outcome: 'unchanged', exit: 0, code: 'OK', releas
 
 /**
  * `osyw-deploy now --requested`: what a hook leaves behind. Waits for the deploy that runs, then deploys for what was filed meanwhile,
- * and looks again until the spool is empty. Does nothing when somebody else waits already, or nothing was filed.
+ * and looks again until the spool is empty. Settles what a killed deploy left, whose request stands. Does nothing when somebody else
+ * waits already, or there is nothing to do. Exit code: of the last deploy.
  */
 export async function nowRequested(context: Context): Promise<number> {
   const renderer = context.renderer();
@@ -35,12 +38,16 @@ export async function nowRequested(context: Context): Promise<number> {
   let config: Config | undefined;
   try {
     config = context.loadConfig();
+    refuseForeignState(config.stateDir);
     makeStateDir(config.stateDir);
     while (!context.signal.aborted) {
       const turn = await nextTurn(config, context, renderer);
       if (turn === 'nothing') break;
+      if (turn === 'again') continue;
       // What drains is no reason to let the next request wait.
-      if (turn !== 'again') ends.push(turn.finish());
+      ends.push(turn.finish());
+      // The request stands: not even a revision was found. To try again at once would be no better.
+      if (turn.result.exit !== 0 && turn.result.revision === null) break;
     }
   } catch (error) {
     const failure = asFailure(error);
@@ -52,48 +59,48 @@ export async function nowRequested(context: Context): Promise<number> {
   for (const result of results) renderer.result(result);
   if (results.length === 0 && context.json) renderer.result(NOTHING);
   else if (results.length === 0 && !context.quiet) context.output.out('nothing was asked for, or another process waits to deploy it\n');
-  return results.findLast(({exit}) => exit !== 0)?.exit ?? 0;
+  return results.at(-1)?.exit ?? 0;
 }
 
 async function nextTurn(config: Config, context: Context, renderer: Renderer): Promise<Turn | 'again' | 'nothing'> {
-  const {stateDir, app} = config;
+  const {stateDir} = config;
   const place = takeWaitingPlace(stateDir);
   if (place === undefined) return 'nothing';
-  if (isEmpty(stateDir)) {
-    place.leave();
-    // Filed while we had the place, so nobody else came to wait for it.
-    return isEmpty(stateDir) ? 'nothing' : 'again';
-  }
-  const lock = await waitForLock(deployLockPath(stateDir), 'now --requested', context.signal);
-  // In this order: who files from now on finds the place free, what was filed before is found below.
-  place.leave();
-  for (const text of clearSpool(stateDir, app)) renderer.event({event: 'note', text});
-  if (readSpool(stateDir, app).requests.length === 0) {
-    lock.release();
-    return 'nothing';
-  }
-  const committers = openCommitters(stateDir);
-  const told = tellBoth(renderer, committers);
-  const end = (result: DeployResult): void => {
-    told.result(result);
-    committers.end(result.exit);
-  };
+  let lock: HeldLock | undefined;
   try {
-    const turn = await takeTurn(lock, {context, config, renderer: told, wait: true}, change => deployForFiled(change, committers, context.signal));
-    end(turn.result);
-    return turn;
-  } catch (error) {
-    end(failedResult(asFailure(error)));
-    throw error;
+    if (isWork(stateDir)) lock = await waitForLock(deployLockPath(stateDir), 'now --requested', context.signal);
+  } finally {
+    // Whatever happened, nobody has the place who does not wait. Who files from now on finds it free; what was filed before is found below.
+    place.leave();
   }
+  // Filed while we had the place, so nobody else came to wait for it.
+  if (lock === undefined) return isEmpty(stateDir) ? 'nothing' : 'again';
+  let idle = false;
+  const turn = await takeTurn(lock, {context, config, renderer: {event: renderer.event, result: () => undefined}, wait: true, answers: true}, async change => {
+    if (change.recovered !== undefined || change.filed().length > 0) return change.filed().length > 0 ? deployForFiled(change, context.signal) : onlySettled(change);
+    // Another one answered it while we waited, or there was only junk.
+    idle = true;
+    return onlySettled(change);
+  });
+  if (!idle) return turn;
+  await turn.finish();
+  return 'nothing';
+}
+
+/** Something was filed, or something died: a deploy before its end, or who was to finish a drain. */
+function isWork(stateDir: string): boolean {
+  if (!isEmpty(stateDir) || unfinished(readJournal(stateDir)) !== undefined) return true;
+  return readDrains(stateDir).some(({deploy}) => {
+    const held = takeDrain(stateDir, deploy);
+    held?.release();
+    return held !== undefined;
+  });
 }
 
 /** Deploys the newest revision; once more when something newer took the place of that deploy. */
-async function deployForFiled({config, tools, deploy}: Change, committers: Committers, signal: AbortSignal): Promise<Deployed> {
+async function deployForFiled({config, tools, filed: look, deploy}: Change, signal: AbortSignal): Promise<Deployed> {
   for (let superseded = 0; ; superseded++) {
-    const filed = tools.records.filed();
-    // Others than committers could ask to hear it; so only where it is wanted at all.
-    if (config.hook.wait) committers.join(filed);
+    const filed = look();
     const newer = config.hook.supersede && superseded < MOST_SUPERSEDED_IN_A_ROW ? watchForNewer(config, tools) : undefined;
     try {
       const deployed = await deploy({
@@ -114,14 +121,23 @@ async function deployForFiled({config, tools, deploy}: Change, committers: Commi
 function watchForNewer(config: Config, tools: DeployTools): {readonly signal: AbortSignal; close(): void} {
   const newer = new AbortController();
   const over = new AbortController();
+  let changed = false;
   let looking = false;
+  const ask = async (): Promise<void> => {
+    if (tools.records.filed().length === 0) return;
+    const revision = await revisionAtHand(tools, over.signal);
+    const newest = await resolveAside(config, undefined, over.signal);
+    if (newest !== revision) newer.abort(new Superseded(`${newest} took its place`));
+  };
   const look = async (): Promise<void> => {
-    if (looking || over.signal.aborted || tools.records.filed().length === 0) return;
+    changed = true;
+    if (looking) return;
     looking = true;
     try {
-      const revision = await revisionAtHand(tools, over.signal);
-      const newest = await resolveAside(config, undefined, over.signal);
-      if (newest !== revision) newer.abort(new Superseded(`${newest} took its place`));
+      while (changed && !over.signal.aborted) {
+        changed = false;
+        await ask();
+      }
     } catch {
       // The deploy is over, or the repository does not answer: the request is answered in its turn.
     } finally {
@@ -151,17 +167,4 @@ async function revisionAtHand(tools: DeployTools, signal: AbortSignal): Promise<
 /** Errors: none; a machine without a system log has none. */
 async function toSystemLog(text: string): Promise<void> {
   await runCommand({file: 'logger', args: ['-t', 'osyw-deploy', '-p', 'user.err', '--', text.slice(0, MOST_LOGGED)]}, {env: {PATH: '/usr/bin:/bin'}, timeoutMs: LOGGER_TIMEOUT_MS});
-}
-
-/** To us, and in plain lines to those who wait for it. */
-function tellBoth(renderer: Renderer, committers: Committers): Renderer {
-  const plain = openRenderer({out: committers.say, err: committers.say, terminal: false, colour: false}, {json: false, quiet: false, verbose: false});
-  return {
-    event: (event: DeployEvent) => {
-      renderer.event(event);
-      plain.event(event);
-    },
-    // Ours is told at the very end, when what is old is gone.
-    result: plain.result,
-  };
 }

@@ -1,23 +1,26 @@
 import {unfinished} from '../deploy/recover.ts';
 import {readDrains} from '../state/drains.ts';
 import {readJournal} from '../state/journal.ts';
-import {change, finishDrains, pruneReleases} from './change.ts';
+import {change} from './change.ts';
 import type {Context} from './context.ts';
 import {wire} from '../wire.ts';
+import type {Deployed} from '../deploy/deploy.ts';
+import {finishDrains, pruneReleases, type Change} from './turn.ts';
 
 /** `osyw-deploy recover`: settles whatever a crash left, the drains included. */
 export async function recover(context: Context, {dryRun}: {dryRun: boolean}): Promise<number> {
   if (dryRun) return showUnfinished(context);
-  return change(context, 'recover', {wait: true}, ({tools, recovered}) => {
-    const {serving} = tools.records.state();
-    return Promise.resolve({
-      drain: recovered?.drain,
-      result: {
-        outcome: recovered?.result.outcome ?? 'unchanged', exit: 0, code: 'OK' as const, error: null, hint: null, phases: {},
-        release: serving?.release.id ?? null, revision: serving?.release.revision ?? null, previous: recovered?.result.previous ?? null,
-      },
-    });
-  });
+  return change(context, 'recover', {wait: true}, work => Promise.resolve(onlySettled(work)));
+}
+
+/** A turn in which nothing was done but what the recovery did. */
+export function onlySettled({tools, recovered}: Change): Deployed {
+  const {serving} = tools.records.state();
+  const {outcome, release, revision} = recovered?.result ?? {outcome: 'unchanged' as const, release: serving?.release.id ?? null, revision: serving?.release.revision ?? null};
+  return {
+    drain: recovered?.drain,
+    result: {outcome, exit: 0, code: 'OK', error: null, hint: null, phases: {}, release, revision, previous: outcome === 'aborted' ? serving?.release.id ?? null : recovered?.result.previous ?? null},
+  };
 }
 
 /** `osyw-deploy drain`, left behind by `now --no-wait`: finishes the drains that nobody holds, without the lock. */

@@ -113,7 +113,7 @@ function summary({outcome, release, revision, previous, phases, exit}: DeployRes
   const old = previous === null ? 'nothing serves' : `release ${previous} still serves`;
   switch (outcome) {
     case 'deployed': return release === null ? `stopped release ${previous ?? '?'}: nginx answers 502 until the next start` : `deployed ${what} in ${took}${exit === 0 ? '' : '; it serves, but something old is left to stop'}`;
-    case 'unchanged': return `unchanged: release ${release ?? '?'} (${revision ?? '?'}) serves, and its workers are healthy`;
+    case 'unchanged': return release === null ? 'unchanged: nothing serves' : `unchanged: release ${release ?? '?'} (${revision ?? '?'}) serves, and its workers are healthy`;
     case 'aborted': return `aborted ${what} after ${took}: ${old}`;
     case 'rolled_back': return `rolled back from ${what} after ${took}: ${old}`;
     case 'superseded': return `superseded: a newer revision than ${revision ?? '?'} was asked for`;

@@ -1,5 +1,7 @@
 import type {Config} from '../config/config.ts';
 import type {Generation, Release, Worker} from '../deploy/deployment.ts';
+import type {FiledRequest} from '../deploy/events.ts';
+import {unfinished} from '../deploy/recover.ts';
 import {portsOf} from '../deploy/tools.ts';
 import {errnoOf, messageOf} from '../errors.ts';
 import {readDrains} from '../state/drains.ts';
@@ -43,6 +45,7 @@ async function look(config: Config) {
   const {serving} = readState(config.stateDir);
   const tools = wire(config, () => undefined);
   const drains = readDrains(config.stateDir);
+  const {deploy, interrupted, filed} = openDeploy(config.stateDir);
   const connections = await openConnections(drains.flatMap(({generation}) => portsOf(generation)));
   return {
     app: config.app,
@@ -56,8 +59,9 @@ async function look(config: Config) {
       connections: sum(generation, connections),
       since,
     })),
-    deploy: deployNow(config.stateDir),
-    pending: pending(config),
+    deploy,
+    interrupted,
+    pending: pending(config, filed),
     upstream: {name: config.nginx.upstream, file: config.nginx.file, ports: tools.upstream.filePorts()},
   };
 }
@@ -75,22 +79,28 @@ function sum(generation: Generation, connections: ReadonlyMap<number, number>): 
   return portsOf(generation).reduce((total, port) => total + (connections.get(port) ?? 0), 0);
 }
 
-/** The deploy at hand: the journal's open one, as long as whoever holds the lock lives. */
-function deployNow(stateDir: string): {id: string; phase: string; revision: string | null; since: string} | null {
-  const holder = readHolder(deployLockPath(stateDir));
-  if (holder?.process === undefined || !isAlive(holder.process)) return null;
-  const entries = readJournal(stateDir);
-  const [first] = entries;
-  const phase = entries.findLast(({type}) => type === 'phase');
-  if (first?.type !== 'deploy' || entries.some(({type}) => type === 'closed')) return null;
-  const revision = entries.find(({type}) => type === 'revision');
-  return {id: first.id, phase: phase?.type === 'phase' ? phase.phase : 'update', revision: revision?.type === 'revision' ? revision.revision : null, since: first.at};
+interface ShownDeploy {
+  readonly id: string;
+  readonly phase: string;
+  readonly revision: string | null;
+  readonly since: string;
 }
 
-/** What waits in the spool; null as well for whoever may not look there. */
-function pending({stateDir, app}: Config): {revision: string | null; since: string} | null {
+/** The journal's open deploy: at hand as long as whoever holds the lock lives, else killed, and not settled yet. */
+function openDeploy(stateDir: string): {deploy: ShownDeploy | null; interrupted: ShownDeploy | null; filed: readonly FiledRequest[]} {
+  const open = unfinished(readJournal(stateDir));
+  if (open === undefined) return {deploy: null, interrupted: null, filed: []};
+  const {id, phase, revision, startedAt: since, filed} = open;
+  const shown = {id, phase, revision, since};
+  const holder = readHolder(deployLockPath(stateDir));
+  const alive = holder?.process !== undefined && isAlive(holder.process);
+  return alive ? {deploy: shown, interrupted: null, filed: []} : {deploy: null, interrupted: shown, filed};
+}
+
+/** What waits: in the spool, or with a deploy that was killed. Null as well for whoever may not look. */
+function pending({stateDir, app}: Config, stranded: readonly FiledRequest[]): {revision: string | null; since: string} | null {
   try {
-    const {requests} = readSpool(stateDir, app);
+    const requests = [...stranded, ...readSpool(stateDir, app).requests];
     const [oldest] = requests;
     return oldest === undefined ? null : {revision: requests.at(-1)?.revision ?? null, since: oldest.filedAt};
   } catch (error) {
@@ -106,6 +116,7 @@ function tell(shown: Awaited<ReturnType<typeof look>>): string {
   }
   for (const drain of shown.draining) lines.push(`release ${drain.release} (${drain.revision}) drains since ${drain.since}: ${drain.connections} connections, ports ${drain.workers.map(({port}) => port).join(', ')}`);
   if (shown.deploy !== null) lines.push(`deploy ${shown.deploy.id} of ${shown.deploy.revision ?? '?'} is in ${shown.deploy.phase}`);
+  if (shown.interrupted !== null) lines.push(`deploy ${shown.interrupted.id} of ${shown.interrupted.revision ?? '?'} was killed in ${shown.interrupted.phase}: \`osyw-deploy recover\` settles it, and so does whatever deploys next`);
   if (shown.pending !== null) lines.push(`a request for ${shown.pending.revision ?? 'the newest revision'} waits since ${shown.pending.since}`);
   lines.push(`upstream ${shown.upstream.name} in ${shown.upstream.file}: ports ${shown.upstream.ports.join(', ') || 'none'}`, '');
   return lines.join('\n');

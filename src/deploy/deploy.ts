@@ -40,18 +40,18 @@ interface Made {
  */
 export async function deploy(request: Request, tools: DeployTools, signal: AbortSignal, {historyNow}: {historyNow: boolean}): Promise<Deployed> {
   const before = tools.records.state();
-  const failed = new AbortController();
-  const asked = ask(request, tools, AbortSignal.any([signal, failed.signal]));
   const now = new Date();
   const run = startRun({id: newDeployId(now), trigger: request.trigger, requestedBy: request.requestedBy, startedAt: now.toISOString()}, tools.report);
+  takeFiled(request, tools, run);
+  const failed = new AbortController();
+  const asked = ask(request, tools, AbortSignal.any([signal, failed.signal]));
   const made: Made = {revision: null, release: undefined, existing: false, updated: false, workers: []};
   let generation: Generation;
   try {
-    takeFiled(request, tools, run);
     await turn(); // The question is on its way; what follows reads the whole of /proc.
     await tools.upstream.requireRunning();
     const revision = await run.phase('update', () => update(request, asked, made, before, tools, run, signal));
-    if (revision === 'unchanged') return endUnchanged(made, before, tools, run);
+    if (revision === 'unchanged') return endUnchanged(made.revision, before, tools, run);
     const release = await run.phase('build', () => build(request, revision, made, before, tools, run, signal));
     const launched = await run.phase('start', () => start(release, made, before, tools, run, signal));
     const workers = await run.phase('check', () => check(release, launched, made, before, tools, run, signal));
@@ -324,8 +324,8 @@ async function abort(cause: unknown, request: Request, made: Made, before: State
   const line = superseded && told.length === 1 ? historyLine(run, {outcome: 'superseded', failure: undefined, ...ids})
     : historyLine(run, {outcome: 'aborted', failure: {...failure, message: told.join('\n')}, ...ids});
   record(() => {
-    // Who was stopped in the middle, by a shutdown for one, has not answered the request.
-    if (failure.code === 'INTERRUPTED' && !superseded) fileNewestAgain(request, 0, tools);
+    // Who was stopped in the middle, by a shutdown for one, or does not even know the revision, has not answered the request.
+    if ((failure.code === 'INTERRUPTED' && !superseded) || made.revision === null) fileNewestAgain(request, {deploy: run.id, killed: 0}, tools);
     tools.records.addToHistory(line);
     saveEnded(before, failure.code === 'INTERRUPTED' ? {...run, newest: undefined} : run, made.release, tools);
     run.journal?.append({type: 'closed', outcome: line.outcome});
@@ -351,13 +351,14 @@ function ended(before: State, run: Pick<Run, 'newest'>, release: Release | undef
   return run.newest === undefined ? state : {...state, tried: run.newest};
 }
 
-function saveEnded(before: State, run: Pick<Run, 'newest'>, release: Release | undefined, tools: DeployTools): void {
+/** Saves nothing where nothing changed. */
+export function saveEnded(before: State, run: Pick<Run, 'newest'>, release: Release | undefined, tools: DeployTools): void {
   const state = ended(before, run, release);
   if (state.nextRelease !== before.nextRelease || state.tried !== before.tried) tools.records.save(state);
 }
 
 /** The number of a release is used once, whatever became of it. */
-export function numbered(state: State, release: Release): State {
+function numbered(state: State, release: Release): State {
   return {...state, nextRelease: Math.max(state.nextRelease, Number(release.id) + 1)};
 }
 
@@ -391,9 +392,11 @@ function uncertain(cause: unknown, ids: {release: string | null; revision: strin
   return {result: resultOf(line, before.serving?.release.id ?? null, failure.hint), drain: undefined};
 }
 
-function endUnchanged(made: Made, before: State, tools: DeployTools, run: Run): Deployed {
+/** Puts on record that there was nothing to deploy. May run twice. */
+export function endUnchanged(asked: string | null, before: State, tools: DeployTools, run: Run): Deployed {
+  run.journal?.append({type: 'unchanged', revision: asked});
   // What a hook is not to try, changes nothing of what serves either.
-  const revision = before.serving?.release.revision ?? made.revision;
+  const revision = before.serving?.release.revision ?? asked;
   const line = historyLine(run, {outcome: 'unchanged', failure: undefined, release: before.serving?.release.id ?? null, revision});
   if (run.trigger !== 'poll') tools.records.addToHistory(line);
   saveEnded(before, run, undefined, tools);

@@ -19,7 +19,6 @@ export interface FiledRequest {
   readonly file: string;
   /** Tells this very file from a later one of the same name. */
   readonly stamp: string;
-  readonly trigger: Trigger;
   /** The owner of the file, as the kernel says. */
   readonly requestedBy: string;
   readonly uid: number;

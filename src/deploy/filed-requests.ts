@@ -1,5 +1,5 @@
 import type {FiledRequest, Request} from './events.ts';
-import type {Run} from './run.ts';
+import {asFailure, type Run} from './run.ts';
 import type {DeployTools} from './tools.ts';
 import type {HistoryLine} from '../state/history.ts';
 import type {State} from '../state/state-file.ts';
@@ -9,29 +9,36 @@ const MOST_KILLED = 3;
 
 type Answering = Pick<Request, 'trigger' | 'filed'>;
 
-/** Makes the journal the owner of the requests that this deploy answers: on disk there first, then gone from the spool. */
+/**
+ * Makes the journal the owner of the requests that this deploy answers: on disk there first, then gone from the spool.
+ * Errors: the system's; then nothing is deployed, for what cannot be taken would be there again and again.
+ */
 export function takeFiled(request: Request, tools: DeployTools, run: Run): void {
   if (request.filed.length === 0) return;
   run.journal = tools.records.beginJournal({type: 'deploy', version: 1, id: run.id, trigger: run.trigger, requestedBy: run.requestedBy, configHash: tools.config.hash, filed: request.filed});
-  finishTaking(request, tools);
-}
-
-/** What follows once the journal has them. May run twice. */
-export function finishTaking(request: Answering, tools: DeployTools): void {
   tools.records.unfile(request.filed);
-  for (const one of overtaken(request)) tools.records.addToHistory(supersededLine(one));
+  tools.records.addToHistory(...overtaken(request).map(supersededLine));
 }
 
-/** The commit that is being deployed may be newer than the one that the newest request came with, whose own is on its way. */
+/** Takes them again, for a deploy that was killed. The spool is written by others, and whatever they did there, the recovery goes on. */
+export function takeFiledAgain(request: Answering, tools: DeployTools): void {
+  orNote(tools, () => tools.records.unfile(request.filed));
+  tools.records.addToHistory(...overtaken(request).map(supersededLine));
+}
+
+/** A commit that came after the newest request: it is deployed here, and its own request is on its way. */
 export function overtakenBy(revision: string, request: Request, tools: DeployTools): void {
   const newest = request.filed.at(-1);
-  if (newest?.revision != null && newest.revision !== revision) tools.records.addToHistory(supersededLine(newest));
+  // The hint may as well be of a commit elsewhere, which nothing overtook. By its number svn tells; a hash tells nothing.
+  if (newest?.revision == null || newest.revision === revision || isOlder(revision, newest.revision)) return;
+  tools.records.addToHistory(supersededLine(newest));
 }
 
-/** A deploy that did not come to an end leaves its request to the next. The older ones were overtaken all the same. */
-export function fileNewestAgain({filed}: Answering, killed: 0 | 1, tools: DeployTools): void {
+/** A deploy that did not come to an end leaves its newest request to the next. The older ones were overtaken all the same. */
+export function fileNewestAgain({filed}: Answering, {deploy, killed}: {deploy: string; killed: 0 | 1}, tools: DeployTools): void {
   const newest = filed.at(-1);
-  if (newest !== undefined && newest.killed + killed < MOST_KILLED) tools.records.fileAgain({...newest, killed: newest.killed + killed});
+  if (newest === undefined || newest.killed + killed >= MOST_KILLED) return;
+  orNote(tools, () => tools.records.fileAgain({...newest, killed: newest.killed + killed}, deploy));
 }
 
 /**
@@ -52,12 +59,20 @@ function overtaken({trigger, filed}: Answering): readonly FiledRequest[] {
   return trigger === 'manual' ? filed : filed.slice(0, -1);
 }
 
-function supersededLine({id, trigger, requestedBy, revision, filedAt}: FiledRequest): HistoryLine {
-  return {id, trigger, requested_by: requestedBy, revision, release: null, outcome: 'superseded', exit: 0, code: 'OK', error: null, phases: {}, started_at: filedAt, ended_at: new Date().toISOString()};
+function supersededLine({id, requestedBy, revision, filedAt}: FiledRequest): HistoryLine {
+  return {id, trigger: 'hook', requested_by: requestedBy, revision, release: null, outcome: 'superseded', exit: 0, code: 'OK', error: null, phases: {}, started_at: filedAt, ended_at: new Date().toISOString()};
 }
 
 /** By the numbers of Subversion; a git branch that was rewritten is followed wherever it points. */
 function isOlder(revision: string, than: string): boolean {
   const [a, b] = [revision, than].map(text => /^r(\d+)$/.exec(text)?.[1]);
   return a !== undefined && b !== undefined && Number(a) < Number(b);
+}
+
+function orNote(tools: DeployTools, effect: () => void): void {
+  try {
+    effect();
+  } catch (error) {
+    tools.report({event: 'note', text: `the spool: ${asFailure(error).message}`});
+  }
 }

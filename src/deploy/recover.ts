@@ -1,7 +1,7 @@
 import type {Generation, Phase, Release, Trigger, Worker} from './deployment.ts';
-import {confirm, journalSwitch, nowLive, numbered, recordServing, rollBack, settle, undo, type BeforeSwitch, type Deployed} from './deploy.ts';
+import {confirm, endUnchanged, journalSwitch, nowLive, recordServing, rollBack, saveEnded, settle, undo, type BeforeSwitch, type Deployed} from './deploy.ts';
 import type {FiledRequest} from './events.ts';
-import {fileNewestAgain, finishTaking} from './filed-requests.ts';
+import {fileNewestAgain, takeFiledAgain} from './filed-requests.ts';
 import {historyLine, resultOf, startRun, type Failure, type Run} from './run.ts';
 import {portsOf, type DeployTools} from './tools.ts';
 import {DeployError, FAILURES} from '../errors.ts';
@@ -29,7 +29,10 @@ export interface Unfinished {
   readonly reloading: boolean;
   readonly switched: Extract<JournalEntry, {type: 'switched'}> | undefined;
   readonly rollingBack: string | undefined;
-  readonly aborting: boolean;
+  /** Why it was being taken back when it was killed. */
+  readonly aborting: string | undefined;
+  /** It had found that there is nothing to deploy. */
+  readonly unchanged: Extract<JournalEntry, {type: 'unchanged'}> | undefined;
 }
 
 /** Pure: folds the journal; undefined when its deploy ended, or there was none. */
@@ -57,7 +60,8 @@ export function unfinished(entries: readonly JournalEntry[]): Unfinished | undef
     reloading: last('reloading') !== undefined,
     switched: last('switched'),
     rollingBack: last('rolling_back')?.reason,
-    aborting: last('aborting') !== undefined,
+    aborting: last('aborting')?.code,
+    unchanged: last('unchanged'),
   };
 }
 
@@ -74,7 +78,7 @@ export async function recover(tools: DeployTools): Promise<Deployed | undefined>
   run.newest = facts.newest;
   run.journal = tools.records.continueJournal();
   try {
-    finishTaking(facts, tools);
+    takeFiledAgain(facts, tools);
     return await recoverFrom(facts, tools, run);
   } finally {
     run.journal.close();
@@ -83,6 +87,10 @@ export async function recover(tools: DeployTools): Promise<Deployed | undefined>
 
 async function recoverFrom(facts: Unfinished, tools: DeployTools, run: Run): Promise<Deployed> {
   const before = tools.records.state();
+  if (facts.unchanged !== undefined) {
+    run.newest = facts.unchanged.revision ?? undefined;
+    return endUnchanged(facts.unchanged.revision, before, tools, run);
+  }
   const was: BeforeSwitch = {intent: facts.intent, oldNginxWorkers: facts.switched?.oldNginxWorkers ?? [], before, historyNow: false};
   if (before.serving?.deploy === facts.id) return closeRecorded(before.serving, tools, run);
   if (facts.switched !== undefined) {
@@ -114,7 +122,7 @@ async function settleSwitch(facts: Unfinished, intent: SwitchIntent, was: Before
   }
   const workers = facts.workers.flatMap(({worker}) => worker !== undefined && intent.ports.includes(worker.port) ? [worker] : []);
   const generation = generationOf(facts, intent.ports.flatMap(port => workers.find(worker => worker.port === port) ?? []));
-  const healthy = !facts.aborting && generation.workers.length === intent.ports.length && await allGood(generation, tools);
+  const healthy = facts.aborting === undefined && generation.workers.length === intent.ports.length && await allGood(generation, tools);
   if (!healthy) {
     upstream.putBack(intent.oldBytes);
     await upstream.reload();
@@ -143,9 +151,11 @@ async function takeBack(facts: Unfinished, tools: DeployTools, run: Run): Promis
   }, before, tools);
   if (left.length > 0) throw new DeployError('CLEANUP_INCOMPLETE', `processes of the interrupted deploy ${facts.id} do not die: pids ${left.join(', ')}`);
   const line = historyLine(run, {outcome: 'aborted', failure, release: facts.release?.id ?? null, revision: facts.revision});
-  fileNewestAgain(facts, 1, tools);
+  // What had failed by itself was tried; what was killed, or stopped by a signal, stands until it is answered.
+  const tried = facts.aborting !== undefined && facts.aborting !== 'INTERRUPTED';
+  if (!tried) fileNewestAgain(facts, {deploy: facts.id, killed: 1}, tools);
   tools.records.addToHistory(line);
-  if (facts.release !== undefined) tools.records.save(numbered(before, facts.release));
+  saveEnded(before, tried ? run : {newest: undefined}, facts.release, tools);
   run.journal?.append({type: 'closed', outcome: 'aborted'});
   return {result: resultOf(line, before.serving?.release.id ?? null, failure.hint), drain: undefined};
 }

@@ -106,7 +106,8 @@ export interface Records {
   readJournal(): JournalEntry[];
   beginJournal(first: JournalLine): Journal;
   continueJournal(): Journal;
-  addToHistory(line: HistoryLine): void;
+  /** But for deploys that have a line already. */
+  addToHistory(...lines: readonly HistoryLine[]): void;
   drains(): Drain[];
   writeDrain(drain: Drain): void;
   takeDrain(deploy: string): HeldDrain | undefined;
@@ -114,8 +115,8 @@ export interface Records {
   filed(): FiledRequest[];
   /** Removes these from the spool; a later file of the same name stays. May run twice. */
   unfile(requests: readonly FiledRequest[]): void;
-  /** Puts one back, to be taken by the next who looks. May run twice. */
-  fileAgain(request: FiledRequest): void;
+  /** Files one that this deploy took anew, for the next who looks. May run twice. */
+  fileAgain(request: FiledRequest, deploy: string): void;
 }
 
 /** All that the story of a deploy needs of the world; `wire.ts` makes the real one. */

@@ -8,9 +8,14 @@ import {errnoOf} from '../errors.ts';
  * Errors: the system's; before the rename the old file is untouched and the dotfile is gone.
  */
 export function replaceFile(path: string, bytes: string | Buffer, options: {mode: number; owner?: {uid: number; gid: number}}): void {
-  const candidate = join(dirname(path), `.${basename(path)}.new`);
+  const candidate = unfinishedName(path);
   writeDurably(candidate, bytes, options);
   renameDurably(candidate, path);
+}
+
+/** The dotfile that a replacement is written to; one that was killed leaves it. */
+export function unfinishedName(path: string): string {
+  return join(dirname(path), `.${basename(path)}.new`);
 }
 
 /** Creates or replaces `path` itself and syncs its bytes; not atomic, so only for names that nobody reads yet. */

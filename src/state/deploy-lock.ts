@@ -47,17 +47,26 @@ export function tryLock(path: string, command: string): HeldLock | {readonly hel
 export async function waitForLock(path: string, command: string, signal: AbortSignal): Promise<HeldLock> {
   signal.throwIfAborted();
   const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
-  const flock = spawn('flock', ['--exclusive', '3'], {stdio: ['ignore', 'ignore', 'ignore', fd], env: FLOCK_ENV});
-  const stop = () => flock.kill();
-  signal.addEventListener('abort', stop, {once: true});
   try {
-    const status = await new Promise<number | null>((resolve, reject) => flock.once('error', reject).once('exit', resolve));
-    signal.throwIfAborted();
-    if (status !== 0) throw new Error(`flock ended with ${status ?? 'a signal'}`);
+    // A signal to the whole group ends it before we hear of ours: then it is asked again, and we hear.
+    for (let status: number | null = null; status === null;) status = await flock(fd, signal);
     return hold(fd, command);
   } catch (error) {
     closeSync(fd);
     throw error;
+  }
+}
+
+/** Its exit code once the lock is ours; null when a signal ended it. Errors: the reason of ours. */
+async function flock(fd: number, signal: AbortSignal): Promise<number | null> {
+  const child = spawn('flock', ['--exclusive', '3'], {stdio: ['ignore', 'ignore', 'ignore', fd], env: FLOCK_ENV});
+  const stop = () => child.kill();
+  signal.addEventListener('abort', stop, {once: true});
+  try {
+    const status = await new Promise<number | null>((resolve, reject) => child.once('error', reject).once('exit', resolve));
+    signal.throwIfAborted();
+    if (status !== null && status !== 0) throw new Error(`flock ended with ${status}`);
+    return status;
   } finally {
     signal.removeEventListener('abort', stop);
   }

@@ -32,17 +32,18 @@ export function readHistory(stateDir: string): HistoryLine[] {
   });
 }
 
-/** Adds a line, unless this deploy has one. May run twice. */
-export function addToHistory(stateDir: string, line: HistoryLine): void {
+/** Adds lines, but for deploys that have one. May run twice. */
+export function addToHistory(stateDir: string, ...lines: readonly HistoryLine[]): void {
   const path = historyPath(stateDir);
   const before = existsSync(path) ? (readRegularFile(path) ?? Buffer.alloc(0)) : Buffer.alloc(0);
   // A line that was cut off does not count: this one may be the second try.
   const whole = before.subarray(0, before.lastIndexOf('\n') + 1);
-  if (whole.includes(`"id":${JSON.stringify(line.id)}`)) return;
+  const added = lines.filter(({id}) => !whole.includes(`"id":${JSON.stringify(id)}`)).map(line => `${JSON.stringify(line)}\n`).join('');
+  if (added === '') return;
   const fd = openSync(path, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
   try {
     const torn = before.length > 0 && before.at(-1) !== 0x0a;
-    appendDurably(fd, Buffer.from(`${torn ? '\n' : ''}${JSON.stringify(line)}\n`));
+    appendDurably(fd, Buffer.from(`${torn ? '\n' : ''}${added}`));
   } finally {
     closeSync(fd);
   }

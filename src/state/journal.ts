@@ -14,6 +14,8 @@ export type JournalEntry = {readonly at: string} & (
       /** They are removed from the spool once this entry is on disk. */
       readonly filed?: readonly FiledRequest[];}
   | {readonly type: 'phase'; readonly phase: Phase; readonly state: 'began'}
+  /** There was nothing to deploy; only the record of that is missing. */
+  | {readonly type: 'unchanged'; readonly revision: string | null}
   /** `newest`: the repository was asked for it, nobody named it. */
   | {readonly type: 'revision'; readonly revision: string; readonly newest: boolean}
   /** Before the directory is made; `existing`: it served before and is not ours to discard. */

@@ -3,6 +3,8 @@ import {join} from 'node:path';
 import {crc32} from 'node:zlib';
 import type {Generation, Release} from '../deploy/deployment.ts';
 import {DeployError, messageOf} from '../errors.ts';
+import {accountOf} from '../support/accounts.ts';
+import {lstatIfThere} from '../support/lstat-if-there.ts';
 import {ignoreMissing, readRegularFile, replaceFile} from './atomic-file.ts';
 import {readHistory} from './history.ts';
 
@@ -56,6 +58,17 @@ export function writeState(stateDir: string, state: State): void {
   ignoreMissing(() => linkSync(path, `${path}.prev`));
   const json = JSON.stringify(state);
   replaceFile(path, `${JSON.stringify({crc: crc32(json), state})}\n`, {mode: 0o600});
+}
+
+/**
+ * Errors: USAGE when the state is another account's: what we wrote there it could not read, and its workers would be started as us,
+ * be it root.
+ */
+export function refuseForeignState(stateDir: string): void {
+  const uid = lstatIfThere(stateDir)?.uid;
+  if (uid === undefined || uid === process.geteuid?.()) return;
+  const owner = accountOf(uid)?.name ?? `#${uid}`;
+  throw new DeployError('USAGE', `the state in ${stateDir} belongs to ${owner}, who deploys this application`, {hint: `Run it as that account: \`sudo -u '${owner}' osyw-deploy …\`.`});
 }
 
 /** Makes the directories of an application. Others may pass through to the releases, not look around. */

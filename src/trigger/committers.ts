@@ -2,7 +2,6 @@ import {closeSync, constants, fstatSync, openSync, unlinkSync, writeSync} from '
 import {join} from 'node:path';
 import type {FiledRequest} from '../deploy/events.ts';
 import {errnoOf} from '../errors.ts';
-import {ignoreMissing} from '../state/atomic-file.ts';
 import {spoolPath} from './request-spool.ts';
 
 /** Each is a descriptor of ours. */
@@ -52,11 +51,20 @@ export function openCommitters(stateDir: string): Committers {
     end: exit => {
       say(`= ${exit}\n`);
       for (const [path, fd] of pipes) {
-        ignoreMissing(() => unlinkSync(path));
         drop(path, fd);
+        remove(path);
       }
     },
   };
+}
+
+/** Its sender may have put there what cannot be removed; it goes with what is unfinished. */
+function remove(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+  }
 }
 
 function openPipe(path: string, uid: number): number | undefined {

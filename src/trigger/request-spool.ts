@@ -1,5 +1,5 @@
 import {createHash} from 'node:crypto';
-import {closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, opendirSync, readSync, readdirSync, renameSync, unlinkSync, type BigIntStats} from 'node:fs';
+import {closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, opendirSync, readSync, readdirSync, renameSync, rmdirSync, unlinkSync, type BigIntStats} from 'node:fs';
 import {join} from 'node:path';
 import type {FiledRequest} from '../deploy/events.ts';
 import {idAt} from '../deploy/run.ts';
@@ -16,12 +16,15 @@ const MOST_SET_ASIDE = 100;
 const UNFINISHED_MS = 3_600_000;
 const NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\.json$/;
 const REVISION = /^(?:r\d{1,10}|[0-9a-f]{40}|[0-9a-f]{64})$/;
-/** Whoever fills the directory costs us no more than so many names. */
+/** Of what others put there, so much is looked at at once. */
 const MOST_NAMES = 10_000;
+const DOT = '.'.charCodeAt(0);
+/** The pipe of a hook that waits is there as long as `hook.wait_timeout` may be. */
+const LONGEST_WAIT_MS = 25 * 86_400_000;
 
 /** An entry of the spool that is no request, and why. */
 export interface Junk {
-  readonly name: string;
+  readonly name: Buffer;
   readonly fault: string;
 }
 
@@ -52,12 +55,12 @@ export function readSpool(stateDir: string, app: string): Spool {
     if (typeof read === 'string') junk.push({name, fault: read});
     else if (read !== undefined) requests.push(read);
   }
-  return {requests: requests.toSorted((a, b) => Number(filedNs(a) - filedNs(b))), junk};
+  return {requests: requests.toSorted((a, b) => a.filedAt.localeCompare(b.filedAt) || Number(filedNs(a) - filedNs(b))), junk};
 }
 
 /** Whether anything but what is unfinished lies there. */
 export function isEmpty(stateDir: string): boolean {
-  return namesIn(spoolPath(stateDir)).length === 0;
+  return namesIn(spoolPath(stateDir), 1).length === 0;
 }
 
 /** Removes requests that the journal has; a later file of the same name stays. Durable on return. */
@@ -74,11 +77,14 @@ export function unfile(stateDir: string, requests: readonly FiledRequest[]): voi
   if (removed) syncDirectory(spool);
 }
 
-/** Files a request of ours, for one whose deploy did not come to its end. Durable on return. May run twice. */
-export function fileAgain(stateDir: string, app: string, {file, trigger, requestedBy, revision, killed}: FiledRequest): void {
+/**
+ * Files a request of ours, for one whose deploy did not come to its end. Under a name that nobody can have taken before: the id of
+ * a deploy is known to nobody else. Durable on return. May run twice for one deploy.
+ */
+export function fileAgain(stateDir: string, app: string, {requestedBy, revision, filedAt, killed}: FiledRequest, deploy: string): void {
   const spool = spoolPath(stateDir);
   mkdirSync(spool, {recursive: true, mode: 0o700});
-  replaceFile(join(spool, file), JSON.stringify({version: 1, app, trigger, by: requestedBy, revision, killed}), {mode: 0o600});
+  replaceFile(join(spool, `again-${deploy}.json`), JSON.stringify({version: 1, app, by: requestedBy, revision, filed: filedAt, killed}), {mode: 0o600});
 }
 
 /** Puts what is no request where nobody falls over it again, and removes what killed hooks left. Returns a sentence for each piece of junk. */
@@ -90,12 +96,16 @@ export function clearSpool(stateDir: string, app: string): string[] {
   const aside = join(stateDir, 'set-aside');
   mkdirSync(aside, {recursive: true, mode: 0o700});
   let room = MOST_SET_ASIDE - readdirSync(aside).length;
-  return junk.map(({name, fault}) => {
-    const told = `${JSON.stringify(name)} in the spool ${fault}`;
+  return junk.map(({name, fault}, number) => {
+    const told = `${JSON.stringify(name.toString('utf8'))} in the spool ${fault}`;
     try {
-      if (room-- > 0) renameSync(join(spool, name), join(aside, `${Date.now()}-${room}-${name.slice(0, 128)}`));
-      else unlinkSync(join(spool, name));
-      return `${told}; it ${room >= 0 ? `was set aside in ${aside}` : `was removed, for ${aside} is full`}`;
+      if (room-- <= 0) {
+        removeEntry(within(spool, name));
+        return `${told}; it was removed, for ${aside} is full`;
+      }
+      // Under a name of ours: theirs may be too long, or of bytes that are no text.
+      renameSync(within(spool, name), join(aside, `${new Date().toISOString()}-${number}`));
+      return `${told}; it was set aside in ${aside}`;
     } catch (error) {
       return `${told}, and it cannot be moved away: ${messageOf(error)}`;
     }
@@ -111,31 +121,47 @@ interface Reader {
   readonly accounts: Map<number, string>;
 }
 
+/** As the kernel has them: not every name is text. */
+type Name = Buffer;
+
 /** All but what is unfinished. */
-function namesIn(spool: string): string[] {
-  return everyName(spool).filter(name => !name.startsWith('.'));
+function namesIn(spool: string, most = MOST_NAMES): Name[] {
+  return names(spool, name => name[0] !== DOT, most);
 }
 
-function everyName(spool: string): string[] {
-  const names: string[] = [];
+function names(spool: string, wanted: (name: Name) => boolean, most: number): Name[] {
+  const found: Name[] = [];
   try {
-    const directory = opendirSync(spool);
+    const directory = opendirSync(spool, {encoding: 'buffer' as BufferEncoding});
     try {
-      for (let entry = directory.readSync(); entry !== null && names.length < MOST_NAMES; entry = directory.readSync()) names.push(entry.name);
+      for (let entry = directory.readSync(); entry !== null && found.length < most; entry = directory.readSync()) {
+        const name = entry.name as unknown as Name;
+        if (wanted(name)) found.push(name);
+      }
     } finally {
       directory.closeSync();
     }
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error;
   }
-  return names;
+  return found;
+}
+
+function within(spool: string, name: Name): Buffer {
+  return Buffer.concat([Buffer.from(`${spool}/`), name]);
+}
+
+/** Errors: the system's, as for a directory that is not empty. */
+function removeEntry(path: Buffer): void {
+  if (lstatSync(path, {throwIfNoEntry: false})?.isDirectory() === true) rmdirSync(path);
+  else ignoreMissing(() => unlinkSync(path));
 }
 
 /** A request, or why it is none; undefined when it is gone. */
-function readOne(name: string, reader: Reader): FiledRequest | string | undefined {
+function readOne(name: Name, reader: Reader): FiledRequest | string | undefined {
   let fd: number;
   try {
-    fd = openSync(join(reader.spool, name), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    fd = openSync(within(reader.spool, name), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {
     const errno = errnoOf(error);
     if (errno === 'ENOENT') return undefined;
@@ -146,10 +172,11 @@ function readOne(name: string, reader: Reader): FiledRequest | string | undefine
     if (!stat.isFile()) return stat.isDirectory() ? 'is a directory' : 'is no regular file';
     if (stat.nlink !== 1n) return 'has several names (hard links)';
     if (stat.size > MOST_BYTES) return `is too large (${stat.size} bytes)`;
-    if (!NAME.test(name)) return 'has not the name of a request';
+    const file = name.toString('utf8');
+    if (!NAME.test(file)) return 'has not the name of a request';
     if (reader.onlyOurs && !isOurs(stat)) return `belongs to another account (uid ${stat.uid}), which may not write there`;
     const buffer = Buffer.alloc(Number(stat.size));
-    return parse(buffer.subarray(0, readSync(fd, buffer)).toString('utf8'), name, stat, reader);
+    return parse(buffer.subarray(0, readSync(fd, buffer)).toString('utf8'), file, stat, reader);
   } finally {
     closeSync(fd);
   }
@@ -163,18 +190,17 @@ function parse(text: string, file: string, stat: BigIntStats, {app, accounts}: R
     return 'is not JSON';
   }
   if (typeof said !== 'object' || said === null) return 'is not a request';
-  const {version, app: asked, revision, by, killed} = said as Readonly<Record<string, unknown>>;
+  const {version, app: asked, revision, by, filed, killed} = said as Readonly<Record<string, unknown>>;
   if (version !== 1) return 'is not a request of version 1';
   if (asked !== app) return 'is a request for another application';
   // Only what the deployer filed itself can say more than "look".
   const ours = isOurs(stat);
-  const filedAt = new Date(Number(stat.ctimeMs));
+  const filedAt = ours && typeof filed === 'string' && !Number.isNaN(Date.parse(filed)) ? new Date(filed) : new Date(Number(stat.ctimeMs));
   const stamp = stampOf(stat);
   return {
     id: idAt(filedAt, createHash('sha256').update(`${file} ${stamp}`).digest('hex').slice(0, 6)),
     file,
     stamp,
-    trigger: 'hook',
     requestedBy: ours && typeof by === 'string' ? by : accountName(Number(stat.uid), accounts),
     uid: Number(stat.uid),
     revision: typeof revision === 'string' && REVISION.test(revision) ? revision : null,
@@ -203,10 +229,15 @@ function filedNs({stamp}: FiledRequest): bigint {
 }
 
 function removeUnfinished(spool: string): void {
-  for (const name of everyName(spool).filter(one => one.startsWith('.'))) {
-    const path = join(spool, name);
+  for (const name of names(spool, one => one[0] === DOT, MOST_NAMES)) {
+    const path = within(spool, name);
     const stat = lstatSync(path, {throwIfNoEntry: false});
-    if (stat === undefined || stat.isDirectory() || Date.now() - stat.ctimeMs < UNFINISHED_MS) continue;
-    ignoreMissing(() => unlinkSync(path));
+    if (stat === undefined || Date.now() - stat.ctimeMs < (stat.isFIFO() ? LONGEST_WAIT_MS : UNFINISHED_MS)) continue;
+    try {
+      removeEntry(path);
+    } catch (error) {
+      // It is somebody's directory with something in it, and in nobody's way.
+      if (errnoOf(error) === undefined) throw error;
+    }
   }
 }

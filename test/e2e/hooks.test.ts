@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import {execFile, execFileSync, spawn} from 'node:child_process';
-import {closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, readdirSync, readlinkSync, writeFileSync} from 'node:fs';
+import {closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, readdirSync, readlinkSync, rmSync, writeFileSync, writeSync} from 'node:fs';
 import {join} from 'node:path';
 import {describe, test, type TestContext} from 'node:test';
 import {setTimeout as pause} from 'node:timers/promises';
 import {leasePorts} from '../support/free-ports.ts';
-import {isAlive, processesOf} from '../support/leftovers.ts';
+import {isAlive, parentOf, processesOf} from '../support/leftovers.ts';
 import {listens} from '../support/nginx-rig.ts';
 import {run, spawnBound, endChild} from '../support/run.ts';
 import {scrubbedEnv} from '../support/scrubbed-env.ts';
@@ -35,20 +35,36 @@ async function atRest(site: Site): Promise<void> {
 }
 
 const deployers = (site: Site) => processesOf(site.dir).filter(({command}) => command.includes('now --requested'));
+/** Who waits for its turn stands at flock(1), a child with nothing of the site's in its arguments or environment. */
+function waitersOf(site: Site): number {
+  const waiting = deployers(site).map(({pid}) => pid);
+  return readdirSync('/proc').filter(pid => /^\d+$/.test(pid) && waiting.includes(parentOf(Number(pid))) && argumentsOf(pid) === 'flock --exclusive 3').length;
+}
+
+function argumentsOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ').trim();
+  } catch {
+    return ''; // gone meanwhile
+  }
+}
+
 const spooled = (site: Site) => readdirSync(join(site.stateDir, 'spool')).filter(name => !name.startsWith('.'));
 const linesOf = (lines: readonly HistoryLine[], revision: string) => lines.filter(line => line.revision === revision).map(({outcome}) => outcome);
 
 /** The journal as it is now; the lines of a deploy that runs or ran last. */
 const journal = (site: Site) => readFileSync(join(site.stateDir, 'journal.ndjson'), 'utf8');
 
-/** A pipe that whoever reads it waits at, until it is opened. */
-function makeGate(site: Site, name: string): {path: string; open(): void; reached(): Promise<unknown>} {
-  const path = join(site.dir, name);
+/** A pipe at which a build waits; each opening lets one through, also one that comes only then. */
+function makeGate(t: TestContext, site: Site): {build: readonly string[]; open(): void; reached(): Promise<unknown>} {
+  const path = join(site.dir, 'gate');
   execFileSync('mkfifo', ['-m', '666', path]);
+  const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+  t.after(() => closeSync(fd));
   return {
-    path,
-    open: () => closeSync(openSync(path, constants.O_RDWR | constants.O_NONBLOCK)),
-    reached: () => waitUntil(`a reader at ${name}`, () => processesOf(path).length > 0, PATIENCE),
+    build: ['/usr/bin/head', '-c', '1', path],
+    open: () => void writeSync(fd, '.'),
+    reached: () => waitUntil('a build at the gate', () => processesOf(path).length > 0, PATIENCE),
   };
 }
 
@@ -73,8 +89,7 @@ for (const vcs of ['svn', 'git'] as const) {
     let committing = true;
     const watching = (async () => {
       while (committing) {
-        // Who waits for its turn stands at flock(1); the place before that is one descriptor, locked by the kernel.
-        waiting = Math.max(waiting, processesOf(site.dir).filter(({command}) => command.startsWith('flock --exclusive')).length);
+        waiting = Math.max(waiting, waitersOf(site));
         await pause(20);
       }
     })();
@@ -91,7 +106,7 @@ for (const vcs of ['svn', 'git'] as const) {
     const lines = await site.history();
     for (const revision of revisions) assert.ok(linesOf(lines, revision).some(outcome => ['deployed', 'superseded', 'unchanged'].includes(outcome)), `${revision} is not in the history`);
     assert.equal(new Set(lines.map(({id}) => id)).size, lines.length);
-    assert.ok(waiting <= 1, `${waiting} waited at a time`);
+    assert.equal(waiting, 1, 'so many waited at a time, at most');
     const deployed = lines.filter(({outcome}) => outcome === 'deployed').map(({started_at: at, phases}) => ({from: Date.parse(at), to: Date.parse(at) + ['update', 'build', 'start', 'check', 'switch'].reduce((sum, phase) => sum + (phases[phase] ?? 0), 0)}))
       .sort((a, b) => a.from - b.from);
     for (const [i, {from}] of deployed.entries()) assert.ok(i === 0 || from >= (deployed[i - 1]?.to ?? 0) - 5, 'two deploys at a time');
@@ -131,6 +146,40 @@ for (const vcs of ['svn', 'git'] as const) {
     }
   });
 
+  for (const phase of ['update', 'build', 'start', 'check', 'switch'] as const) {
+    test(`${vcs}: kill -9 of the deployer in ${phase}: it is seen, and whoever looks next deploys`, async t => {
+      const site = await makeHookedSite(t, {vcs, behaviour: {boot_ms: 150}});
+      const traffic = site.traffic();
+      await site.release('2', {boot_ms: 150});
+      await waitUntil(`phase ${phase}`, () => journal(site).includes(`"phase":"${phase}"`) && !journal(site).includes('"closed"'), {...PATIENCE, everyMs: 1});
+      for (const {pid, command} of deployers(site)) if (command.startsWith(process.execPath) && isAlive(pid)) process.kill(pid, 'SIGKILL');
+      await waitUntil('its end', () => deployers(site).length === 0, PATIENCE);
+      if (journal(site).includes('"closed"')) return; // It was quicker.
+      const status = await site.run(['status']);
+      assert.match(status.stdout, /was killed in .*recover/);
+      const end = await site.run(['now', '--requested']);
+      assert.equal(end.exit, 0, end.stderr);
+      await atRest(site);
+      await site.settled({version: '2', traffic});
+      assert.deepEqual(linesOf(await site.history(), (await site.status()).serving?.revision ?? '').filter(outcome => outcome === 'deployed').length, 1);
+    });
+  }
+
+  test(`${vcs}: nginx is down at the commit: the request stands`, async t => {
+    const site = await makeHookedSite(t, {vcs});
+    await site.nginx.stop();
+    await site.release('2');
+    await waitUntil('a line for it', async () => (await site.history())[0]?.outcome === 'aborted', PATIENCE);
+    await waitUntil('the end of its process', () => deployers(site).length === 0, PATIENCE);
+    assert.equal(spooled(site).length, 1);
+    assert.equal((await site.history()).length, 2, 'it is not tried over and over');
+    await site.nginx.start();
+    const end = await site.run(['now', '--requested']);
+    assert.equal(end.exit, 0, end.stderr);
+    await atRest(site);
+    await site.settled({version: '2'});
+  });
+
   test(`${vcs}: a broken revision never goes live, and is not tried again for a commit elsewhere`, async t => {
     const site = await makeHookedSite(t, {vcs});
     await site.release('2', {health_status: 500});
@@ -155,8 +204,8 @@ for (const vcs of ['svn', 'git'] as const) {
 
   test(`${vcs}: with hook.supersede a newer commit takes the place of a deploy that has not switched`, async t => {
     const site = await makeHookedSite(t, {vcs, config: {hook: {supersede: true}}});
-    const gate = makeGate(site, 'gate');
-    site.configure({release: {build: [['/bin/cat', gate.path]]}});
+    const gate = makeGate(t, site);
+    site.configure({release: {build: [gate.build]}});
     const second = await site.release('2');
     await gate.reached();
     const third = await site.release('3');
@@ -169,10 +218,35 @@ for (const vcs of ['svn', 'git'] as const) {
     assert.deepEqual((await site.history()).filter(({outcome}) => outcome === 'deployed').map(({revision}) => revision).includes(second), false);
   });
 
+  test(`${vcs}: one commit after the other does not keep everything from going live`, async t => {
+    const site = await makeHookedSite(t, {vcs, config: {hook: {supersede: true}}});
+    const gate = makeGate(t, site);
+    site.configure({release: {build: [gate.build]}});
+    const revisions = [await site.release('2')];
+    for (let version = 3; version <= 7; version++) {
+      await gate.reached();
+      revisions.push(await site.release(String(version)));
+      const before = revisions.at(-2) ?? '';
+      await waitUntil('the one before to give way', async () => linesOf(await site.history(), before).includes('superseded'), PATIENCE);
+    }
+    await gate.reached();
+    revisions.push(await site.release('8'));
+    await waitUntil('its request', () => spooled(site).length > 0, PATIENCE);
+    gate.open();
+    await waitUntil('version 7', async () => await site.version() === '7', PATIENCE);
+    // Not the reader of before.
+    await waitUntil('the last to be built', () => journal(site).includes(`"revision":"${revisions.at(-1)}"`) && journal(site).includes('"phase":"build"'), PATIENCE);
+    await gate.reached();
+    gate.open();
+    await waitUntil('version 8', async () => await site.version() === '8', PATIENCE);
+    await atRest(site);
+    await site.settled({version: '8', revision: revisions.at(-1) ?? ''});
+  });
+
   test(`${vcs}: what waits is seen in the status`, async t => {
     const site = await makeHookedSite(t, {vcs});
-    const gate = makeGate(site, 'gate');
-    site.configure({release: {build: [['/bin/cat', gate.path]]}});
+    const gate = makeGate(t, site);
+    site.configure({release: {build: [gate.build]}});
     const second = await site.release('2');
     await gate.reached();
     const third = await site.release('3');
@@ -331,8 +405,8 @@ describe('hook.wait', () => {
 
     test(`${vcs}: no longer than hook.wait_timeout, and the deploy goes on`, async t => {
       const site = await makeHookedSite(t, {vcs, config: {hook: {wait: true, wait_timeout: '1s'}}});
-      const gate = makeGate(site, 'gate');
-      site.configure({release: {build: [['/bin/cat', gate.path]]}});
+      const gate = makeGate(t, site);
+      site.configure({release: {build: [gate.build]}});
       const end = await commitOf(site, vcs, '2');
       assert.equal(end.code, 0);
       assert.match(end.said, /did not say within 1 s how its deploy went; it may go on/);
@@ -346,8 +420,8 @@ describe('hook.wait', () => {
 
   test('those whose commits are answered by one deploy hear of that one', async t => {
     const site = await makeHookedSite(t, {vcs: 'git', config: {hook: {wait: true}}});
-    const gate = makeGate(site, 'gate');
-    site.configure({release: {build: [['/bin/cat', gate.path]]}});
+    const gate = makeGate(t, site);
+    site.configure({release: {build: [gate.build]}});
     const first = commitOf(site, 'git', '2');
     await gate.reached();
     site.configure({release: {build: []}});
@@ -386,6 +460,93 @@ for (const [name, signal] of [['Ctrl-C', 'SIGINT'], ['kill -9', 'SIGKILL']] as c
     await site.deployed();
     await site.settled({version: '6'});
   });
+}
+
+test('junk in the spool is set aside and reported by the deploy that a hook starts', async t => {
+  const site = await makeHookedSite(t, {vcs: 'git'});
+  writeFileSync(join(site.stateDir, 'spool', 'junk.json'), '{"ver');
+  await site.release('2');
+  await waitUntil('version 2', async () => await site.version() === '2', PATIENCE);
+  await atRest(site);
+  assert.match(readFileSync(join(site.stateDir, 'log', 'osyw-deploy.log'), 'utf8'), /junk\.json.*is not JSON.*set aside/);
+  assert.equal(readdirSync(join(site.stateDir, 'set-aside')).length, 1);
+});
+
+test('the disk of the state is full: the commit stands, nothing spins, and the request is answered later', ROOT_ONLY, async t => {
+  const site = await makeHookedSite(t, {vcs: 'git'});
+  const ballast = join(site.stateDir, '..', 'state.full');
+  // A disk of its own for the journal: the state, as it is, moved onto a small one.
+  mkdirSync(ballast);
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', ballast]);
+  try {
+    execFileSync('cp', ['-a', `${site.stateDir}/.`, ballast]);
+    execFileSync('mount', ['--bind', ballast, site.stateDir]);
+    writeFileSync(join(site.stateDir, 'spool', '1-look.json'), '{"version":1,"app":"site"}');
+    fill(join(ballast, 'filler'));
+    const end = await site.run(['now', '--requested']);
+    assert.equal(end.exit, 5, end.stderr);
+    assert.match(end.stderr, /no space is left/);
+    assert.equal(spooled(site).length, 1, 'the request stands');
+    rmSync(join(ballast, 'filler'));
+    const again = await site.run(['now', '--requested']);
+    assert.equal(again.exit, 0, again.stderr);
+    assert.deepEqual(spooled(site), []);
+  } finally {
+    execFileSync('umount', ['--lazy', site.stateDir]);
+    execFileSync('umount', ['--lazy', ballast]);
+  }
+});
+
+test('what deploys is the owner of the state, and root is told so', ROOT_ONLY, async t => {
+  const site = await makeHookedSite(t, {vcs: 'git'});
+  execFileSync('chown', ['-R', 'mail:mail', site.stateDir]);
+  for (const words of [['now'], ['now', '--requested'], ['restart'], ['recover']]) {
+    const end = await site.run(words);
+    assert.equal(end.exit, 2, words.join(' '));
+    assert.match(end.stderr, /belongs to mail, who deploys this application[^]*sudo -u 'mail'/);
+  }
+  execFileSync('chown', ['-R', 'root:root', site.stateDir]);
+  await site.settled({version: '1'});
+});
+
+/** To the last byte. */
+function fill(path: string): void {
+  const fd = openSync(path, 'w');
+  try {
+    for (let size = 65_536; size >= 1; size /= 2) {
+      try {
+        for (;;) writeSync(fd, Buffer.alloc(size));
+      } catch (error) {
+        assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC');
+      }
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+test('hook.wait: `now` by hand answers the committer, too', async t => {
+  const site = await makeHookedSite(t, {vcs: 'git', config: {hook: {wait: true}}});
+  const gate = makeGate(t, site);
+  site.configure({release: {build: [gate.build]}});
+  const first = commitOf(site, 'git', '2');
+  await gate.reached();
+  site.configure({release: {build: []}});
+  const second = commitOf(site, 'git', '3');
+  await waitUntil('its request', () => spooled(site).length === 1, PATIENCE);
+  // Who waited is killed: nobody but a person will answer it.
+  for (const {pid} of deployers(site).filter(({pid: one}) => waitsFor(one))) process.kill(pid, 'SIGKILL');
+  gate.open();
+  assert.match((await first).said, /remote: deployed/);
+  await waitUntil('the lock to be free', async () => (await site.status()).deploy === null, PATIENCE);
+  const end = await site.run(['now']);
+  assert.equal(end.exit, 0, end.stderr);
+  assert.match((await second).said, /remote: (deployed|unchanged)/);
+  await atRest(site);
+});
+
+function waitsFor(pid: number): boolean {
+  return readdirSync('/proc').some(child => /^\d+$/.test(child) && parentOf(Number(child)) === pid && argumentsOf(child) === 'flock --exclusive 3');
 }
 
 test('two applications on one repository: a commit deploys both', async t => {

@@ -415,9 +415,9 @@ export class World {
           return journalOn();
         },
         continueJournal: () => life.look(journalOn()),
-        addToHistory: line => {
+        addToHistory: (...lines) => {
           life.look(undefined);
-          if (!disk.history.some(({id}) => id === line.id)) life.disk(`history: ${line.outcome}`, () => disk.history.push(written(line)));
+          for (const line of lines) if (!disk.history.some(({id}) => id === line.id)) life.disk(`history: ${line.outcome}`, () => disk.history.push(written(line)));
         },
         drains: () => life.look([...disk.drains].sort(([a], [b]) => a < b ? -1 : 1).map(([, drain]) => drain)),
         writeDrain: drain => life.disk(`drain: ${drain.generation.release.id}`, () => disk.drains.set(drain.deploy, written(drain))),
@@ -431,12 +431,12 @@ export class World {
             release: () => void this.#heldDrains.delete(deploy),
           };
         },
-        filed: () => life.look([...disk.spool.values()]),
+        filed: () => life.look([...disk.spool.values()].sort((a, b) => a.filedAt < b.filedAt ? -1 : 1)),
         unfile: requests => {
           life.look(undefined);
           for (const {file, stamp} of requests) if (disk.spool.get(file)?.stamp === stamp) life.disk(`spool: ${file} taken`, () => disk.spool.delete(file));
         },
-        fileAgain: request => life.disk(`spool: ${request.file} again`, () => disk.spool.set(request.file, {...written(request), stamp: `${++world.#pids}`, id: `again-${world.#pids}`})),
+        fileAgain: (request, deploy) => life.disk(`spool: ${request.file} again`, () => disk.spool.set(`again-${deploy}.json`, {...written(request), file: `again-${deploy}.json`, stamp: `${++world.#pids}`, id: `again-${world.#pids}`})),
       },
     };
   }

@@ -45,16 +45,16 @@ describe('a request', () => {
     assert.deepEqual(junk, []);
     assert.equal(one?.requestedBy, root ? 'nobody' : one?.requestedBy);
     assert.equal(one?.revision, 'r41');
-    assert.equal(one?.trigger, 'hook');
     assert.match(one?.id ?? '', /^\d{8}-\d{6}-[0-9a-f]{6}$/);
     assert.equal(readSpool(stateDir, 'osyw').requests[0]?.id, one?.id, 'the same whoever reads it, and when');
   });
 
   test('of another account cannot say who asked, nor how often it was tried', {skip: !root && 'needs root'}, t => {
     const {stateDir, put} = makeSpool(t);
-    chownSync(put('1-r1.json', request({by: 'root', killed: -100, trigger: 'manual'})), NOBODY, NOBODY);
+    chownSync(put('1-r1.json', request({by: 'root', killed: -100, filed: '2001-01-01T00:00:00.000Z'})), NOBODY, NOBODY);
     const [one] = readSpool(stateDir, 'osyw').requests;
-    assert.deepEqual([one?.requestedBy, one?.killed, one?.trigger], ['nobody', 0, 'hook']);
+    assert.deepEqual([one?.requestedBy, one?.killed], ['nobody', 0]);
+    assert.notEqual(one?.filedAt.slice(0, 4), '2001');
   });
 
   test('comes in the order of its filing, whatever time its sender gave the file', t => {
@@ -97,18 +97,21 @@ describe('a request', () => {
     assert.equal(readSpool(stateDir, 'osyw').requests[0]?.revision, 'r42');
   });
 
-  test('is filed again with its sender, even where there is no spool', t => {
+  test('is filed again with its sender and its time, whatever lies in its way', t => {
     const {stateDir, put, spool} = makeSpool(t);
     chownSync(put('1.json'), root ? NOBODY : process.getuid?.() ?? 0, process.getgid?.() ?? 0);
     const [one] = readSpool(stateDir, 'osyw').requests;
     assert.ok(one);
     unfile(stateDir, [one]);
     execFileSync('rmdir', [spool]);
-    fileAgain(stateDir, 'osyw', {...one, killed: 2});
-    fileAgain(stateDir, 'osyw', {...one, killed: 2});
+    mkdirSync(spool, {mode: 0o700});
+    mkdirSync(join(spool, '.1.json.new'));
+    mkdirSync(join(spool, '1.json'));
+    fileAgain(stateDir, 'osyw', {...one, killed: 2}, '20261123-021100-7f3a9c');
+    fileAgain(stateDir, 'osyw', {...one, killed: 2}, '20261123-021100-7f3a9c');
     const [again, second] = readSpool(stateDir, 'osyw').requests;
     assert.equal(second, undefined);
-    assert.deepEqual([again?.requestedBy, again?.revision, again?.killed], [one.requestedBy, 'r41', 2]);
+    assert.deepEqual([again?.requestedBy, again?.revision, again?.killed, again?.filedAt], [one.requestedBy, 'r41', 2, one.filedAt]);
     assert.notEqual(again?.id, one.id);
   });
 });
@@ -182,6 +185,25 @@ describe('the spool', () => {
     assert.equal(requests.length, 1000);
     unfile(stateDir, requests);
     assert.equal(readSpool(stateDir, 'osyw').requests.length, 200);
+  });
+
+  test('is not hidden behind what is unfinished', t => {
+    const {stateDir, put} = makeSpool(t);
+    for (let n = 0; n < 10_050; n++) put(`.${n}`, '');
+    put('last.json');
+    assert.ok(!isEmpty(stateDir));
+    assert.deepEqual(readSpool(stateDir, 'osyw').requests.map(({file}) => file), ['last.json']);
+  });
+
+  test('is cleared of names that are no text, or too long for a longer one, and of directories when there is no more room', t => {
+    const {stateDir, spool, put} = makeSpool(t);
+    writeFileSync(Buffer.concat([Buffer.from(`${spool}/`), Buffer.from([0xff, 0xfe, 0x78])]), '');
+    put('ü'.repeat(125));
+    assert.equal(clearSpool(stateDir, 'osyw').filter(text => /set aside in/.test(text)).length, 2);
+    assert.ok(isEmpty(stateDir));
+    for (let n = 0; n < 110; n++) mkdirSync(join(spool, `d${n}`));
+    clearSpool(stateDir, 'osyw');
+    assert.ok(isEmpty(stateDir));
   });
 
   test('what is set aside does not fill the disk', t => {

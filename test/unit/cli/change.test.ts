@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import {after, test} from 'node:test';
-import {pruneReleases} from '../../../src/cli/change.ts';
+import {pruneReleases} from '../../../src/cli/turn.ts';
 import type {Config} from '../../../src/config/config.ts';
 import {deploy} from '../../../src/deploy/deploy.ts';
 import type {DeployTools} from '../../../src/deploy/tools.ts';

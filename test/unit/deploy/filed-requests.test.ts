@@ -16,7 +16,7 @@ function file(world: World, ...names: readonly string[]): void {
 }
 
 function filed(name: string): FiledRequest {
-  return {id: `request-${name}`, file: `${name}.json`, stamp: `stamp-${name}`, trigger: 'hook', requestedBy: 'bob', uid: 1001, revision: name, filedAt: '2026-11-23T02:11:00.000Z', killed: 0};
+  return {id: `request-${name}`, file: `${name}.json`, stamp: `stamp-${name}`, requestedBy: 'bob', uid: 1001, revision: name, filedAt: `2026-11-23T02:11:${name.slice(1).padStart(2, '0')}.000Z`, killed: 0};
 }
 
 function requestOf(tools: DeployTools, trigger: 'hook' | 'manual'): Request {
@@ -114,6 +114,8 @@ describe('requests', () => {
           assert.ok(world.disk.history.some(({revision, outcome}) => revision === 'r4' && outcome !== 'superseded'), `${where}: the newest has a line of its own`);
           assert.equal(new Set(world.disk.history.map(({id}) => id)).size, world.disk.history.length, where);
           assert.deepEqual(world.broken, [], where);
+          const own = world.disk.history.filter(({revision, code}) => revision === 'r4' && code !== 'INTERNAL').filter(({outcome}) => outcome !== 'superseded');
+          assert.ok(own.length <= 1, `${where}: it ran twice: ${own.map(({outcome, code}) => `${outcome} ${code}`).join(', ')}`);
           if (good) assert.ok(world.disk.history.filter(({revision, outcome}) => revision === 'r4' && outcome === 'deployed').length === 1, `${where}: deployed once`);
         }
       });
@@ -144,7 +146,7 @@ describe('requests', () => {
       if (event.event === 'phase' && event.phase === 'check') stop.abort(new DeployError('INTERRUPTED', 'interrupted by SIGTERM'));
     }});
     assert.deepEqual(outcomes(world), ['hook r2 superseded', 'hook r3 aborted']);
-    assert.deepEqual([...world.disk.spool.keys()], ['r3.json']);
+    assert.deepEqual([...world.disk.spool.values()].map(({revision}) => revision), ['r3']);
     await lived(world, 'hook');
     assert.equal(world.state.serving?.release.revision, 'r3');
   });
@@ -165,6 +167,70 @@ describe('requests', () => {
     await lived(world, 'hook');
     assert.equal(world.state.serving?.release.revision, 'r2', 'what was superseded was not tried');
   });
+});
+
+describe('what the spool does not let us do', () => {
+  test('a request that cannot be taken is not deployed for, and stands', async () => {
+    for (const cannot of ['beginJournal', 'unfile'] as const) {
+      const world = await serving();
+      file(world, 'r2');
+      world.newest = 'r2';
+      const {error} = await world.live(tools => turn({...tools, records: {...tools.records, [cannot]: () => {
+        throw Object.assign(new Error('ENOSPC: no space left on device'), {code: 'ENOSPC'});
+      }}}, 'hook'));
+      assert.match(String(error), /ENOSPC/);
+      await settled(world);
+      assert.deepEqual([...new Set([...world.disk.spool.values()].map(({revision}) => revision))], ['r2'], cannot);
+      while (world.disk.spool.size > 0) await lived(world, 'hook');
+      assert.equal(world.state.serving?.release.revision, 'r2', cannot);
+    }
+  });
+
+  test('a recovery goes on when the request can be neither taken nor filed again', async () => {
+    const world = await serving();
+    file(world, 'r2');
+    world.newest = 'r2';
+    await lived(world, 'hook', {killBefore: 6});
+    const refuse = () => {
+      throw Object.assign(new Error('EISDIR: illegal operation on a directory'), {code: 'EISDIR'});
+    };
+    const notes: string[] = [];
+    const {end, error} = await world.live(tools => recover({...tools, report: event => {
+      if (event.event === 'note') notes.push(event.text);
+    }, records: {...tools.records, unfile: refuse, fileAgain: refuse}}));
+    assert.equal(end, 'returned', String(error));
+    assert.ok(notes.some(text => /EISDIR/.test(text)), notes.join('\n'));
+    assert.equal(outcomes(world).at(-1), 'hook r2 aborted');
+  });
+
+  test('a failure before the revision is known leaves the request', async () => {
+    const world = await serving();
+    file(world, 'r2');
+    const {value} = await world.live(tools => turn({...tools, upstream: {...tools.upstream, requireRunning: () => Promise.reject(new DeployError('SWITCH_REFUSED', 'nginx does not run'))}, workingCopy: () => ({
+      ...tools.workingCopy(), resolve: () => Promise.reject(new DeployError('UPDATE_FAILED', 'no repository')),
+    })}, 'hook'));
+    assert.equal(value?.result.outcome, 'aborted');
+    assert.deepEqual([...world.disk.spool.values()].map(({revision, killed}) => [revision, killed]), [['r2', 0]]);
+  });
+
+  test('one that is filed again stays behind a newer one', async () => {
+    const world = await serving();
+    file(world, 'r2');
+    world.newest = 'r2';
+    await lived(world, 'hook', {killBefore: 6});
+    file(world, 'r3');
+    world.newest = 'r3';
+    await lived(world, 'hook');
+    assert.deepEqual(outcomes(world), ['hook r2 aborted', 'hook r2 superseded', 'hook r3 deployed']);
+  });
+});
+
+test('a commit elsewhere that came last was overtaken by nobody', async () => {
+  const world = await serving();
+  file(world, 'r3', 'r4');
+  world.newest = 'r3';
+  await lived(world, 'hook');
+  assert.deepEqual(outcomes(world), ['hook r3 superseded', 'hook r3 deployed']);
 });
 
 describe('a hook tries a revision once', () => {
