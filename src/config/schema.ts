@@ -129,8 +129,8 @@ const headers = v.record(
   expecting('a map of header names to texts'),
 );
 
-const branch = text('the name of a branch such as main', name =>
-  /^(?![-/.])[A-Za-z0-9._/-]{1,200}$/.test(name) && !/\.\.|\/\/|\/\.|\.lock(\/|$)|[/.]$/.test(name)
+const branch = text('the name of a branch such as main, of letters, digits and . _ / @ + = # -', name =>
+  /^(?![-/.])[A-Za-z0-9._/@+=#-]{1,200}$/.test(name) && name !== '@' && !/\.\.|\/\/|\/\.|\.lock(\/|$)|[/.]$/.test(name)
   // A name of 40 hex digits would be taken for a commit.
   && name !== 'HEAD' && !/^[0-9a-f]{40}$/i.test(name));
 

@@ -52,7 +52,7 @@ describe('a package is used in one place', () => {
 
 test('processes are started in a few places only', () => {
   assert.deepEqual(importers(of => of === 'node:child_process'), [
-    'cli/change.ts', // leaves a drain behind
+    'cli/turn.ts', // leaves a drain behind
     'releases/tree-manifest.ts', // find(1) beside us
     'state/deploy-lock.ts', // flock(1)
     'support/run-command.ts',

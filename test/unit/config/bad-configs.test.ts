@@ -240,6 +240,7 @@ describe('what looks odd and is right', () => {
     ['IPv6 URL with a port', 3, source('url: http://[::1]:8080/repo')],
     ['peg revision sign in a URL', 3, source('url: svn://host/a@b/trunk')],
     ['local git repository', 3, source('vcs: git\n  url: /srv/git/shop.git\n  branch: release/2.x')],
+    ['branch as bots and people name them', 3, source('vcs: git\n  branch: "dependabot/@types/node-1.2+x=#12"')],
     ['IPv6 host', 6, workers('host: "::1"')],
     ['directives with parameters', 9, nginx('directives: [least_conn, keepalive 32, "hash $remote_addr consistent", zone shop 64k]')],
     ['anchors', 6, workers('env: &e {A: x}\ncheck:\n  headers: *e')],

@@ -45,12 +45,12 @@ test('an existing release is not ours to discard', () => {
 
 describe('how far the switch came', () => {
   const facts = (...lines: JournalLine[]) => unfinished(journal(FIRST, ...lines));
-  test('not begun', () => assert.deepEqual([facts()?.intent, facts()?.switched, facts()?.rollingBack, facts()?.aborting], [undefined, undefined, undefined, false]));
+  test('not begun', () => assert.deepEqual([facts()?.intent, facts()?.switched, facts()?.rollingBack, facts()?.aborting], [undefined, undefined, undefined, undefined]));
   test('begun', () => assert.deepEqual(facts({type: 'switching', intent: intent(1, 'new')})?.intent, intent(1, 'new')));
   test('begun twice: the nginx workers of before the first one are those with the old configuration', () => {
     assert.deepEqual(facts({type: 'switching', intent: intent(1, 'new')}, {type: 'reloading'}, {type: 'switching', intent: intent(2, 'newer')})?.intent?.accepting, [identity(1)]);
   });
   test('over the point of no return', () => assert.deepEqual(facts({type: 'switched', workers: [WORKER], oldNginxWorkers: [identity(7)]})?.switched?.oldNginxWorkers, [identity(7)]));
   test('on its way back', () => assert.equal(facts({type: 'rolling_back', reason: 'the bake failed', intent: null})?.rollingBack, 'the bake failed'));
-  test('given up', () => assert.equal(facts({type: 'aborting', code: 'NEVER_HEALTHY', error: 'x'})?.aborting, true));
+  test('given up, and why', () => assert.equal(facts({type: 'aborting', code: 'NEVER_HEALTHY', error: 'x'})?.aborting, 'NEVER_HEALTHY'));
 });
