@@ -1,11 +1,13 @@
 import {realpathSync} from 'node:fs';
-import {basename} from 'node:path';
+import {basename, resolve} from 'node:path';
 import type {Config} from '../config/config.ts';
+import {octal} from '../support/octal.ts';
 import {plainText} from '../support/plain-text.ts';
 import {findRepository, type HookedRepository} from '../trigger/find-repository.ts';
 import type {HookedApplication} from '../trigger/hook-script.ts';
 import {hookStatus as lookAtHook, type HookState, type HookStatus} from '../trigger/hook-status.ts';
 import {hookedApplication, installHooks, mayInstall, removeSpool, uninstallHooks} from '../trigger/install-hook.ts';
+import {forgetOptions, rememberedOptions, rememberOptions, type InstallOptions} from '../trigger/install-options.ts';
 import {spoolPath} from '../trigger/request-spool.ts';
 import {deployerOf, makeSpool, spoolRights, type SpoolRights} from '../trigger/spool-rights.ts';
 import type {Context} from './context.ts';
@@ -20,8 +22,9 @@ const NOT_INSTALLED = 3;
 const SYSTEM = {'svn': 'svn', 'git-bare': 'git, bare', 'git-work-tree': 'git, work tree'} as const;
 
 /** `osyw-deploy hook install`: from now on a commit files a request. Run again, it brings everything up to date. */
-export async function hookInstall(context: Context, options: HookOptions): Promise<number> {
+export async function hookInstall(context: Context, given: HookOptions): Promise<number> {
   const config = context.loadConfig();
+  const options = withRemembered(config, context, given);
   const repository = await find(config, context, options);
   const deployer = deployerOf(config.stateDir);
   const rights = spoolRights(repository, deployer, {group: options.group, anyone: options.anyone === true});
@@ -29,13 +32,14 @@ export async function hookInstall(context: Context, options: HookOptions): Promi
   // Refused before anything is made; and the spool before the hook, which the next commit may run already.
   mayInstall(repository, context.hookScript, application);
   const made = makeSpool(config.stateDir, deployer, rights);
+  if (Object.keys(given).length > 0) rememberOptions(config.stateDir, options);
   const hooks = installHooks(repository, context.hookScript, application);
-  if (context.json) context.output.out(`${JSON.stringify({repository: shownRepository(repository), hooks: hooks.map(({file, changed}) => ({file, changed})), spool: {path: application.spool, mode: octal(rights)}})}\n`);
+  if (context.json) context.output.out(`${JSON.stringify({repository: shownRepository(repository), hooks: hooks.map(({file, changed}) => ({file, changed})), spool: {path: application.spool, mode: octal(rights.mode)}})}\n`);
   else if (!context.quiet) {
     context.output.out([
       `${config.app}: commits to ${repository.path} (${SYSTEM[repository.kind]}) now ask for a deploy`,
       ...hooks.map(({file, did}) => `  ${file} ${did}`),
-      `  ${application.spool}, mode ${octal(rights)}${made ? '' : ', is there already'}; ${rights.why}`,
+      `  ${application.spool}, mode ${octal(rights.mode)}${made ? '' : ', is there already'}; ${rights.why}`,
       ...(application.waitSeconds > 0 ? [`  a committer waits at most ${application.waitSeconds} s to hear how the deploy went (hook.wait)`] : []),
       'Try it with a commit; `osyw-deploy hook status` says whether every account that commits can do it.',
       '',
@@ -45,10 +49,12 @@ export async function hookInstall(context: Context, options: HookOptions): Promi
 }
 
 /** `osyw-deploy hook uninstall`: what was there before the install is there again. */
-export async function hookUninstall(context: Context, options: HookOptions): Promise<number> {
+export async function hookUninstall(context: Context, given: HookOptions): Promise<number> {
   const config = context.loadConfig();
+  const options = withRemembered(config, context, given);
   const repository = await find(config, context, options);
   const hooks = uninstallHooks(repository, context.hookScript, lineOf(config, '077'));
+  forgetOptions(config.stateDir);
   const left = removeSpool(config.stateDir);
   const spool = spoolPath(config.stateDir);
   if (context.json) context.output.out(`${JSON.stringify({repository: shownRepository(repository), hooks: hooks.map(({file, changed}) => ({file, changed})), spool: left === 0 ? null : {path: spool, left}})}\n`);
@@ -64,8 +70,9 @@ export async function hookUninstall(context: Context, options: HookOptions): Pro
 }
 
 /** `osyw-deploy hook status`. Exit code: 0 all of it would work, 1 something would not, 3 not installed. */
-export async function hookStatus(context: Context, options: HookOptions): Promise<number> {
+export async function hookStatus(context: Context, given: HookOptions): Promise<number> {
   const config = context.loadConfig();
+  const options = withRemembered(config, context, given);
   const repository = await find(config, context, options);
   const status = await lookAtHook(repository, context.hookScript, lineOf(config, '077'), context.signal);
   if (context.json) context.output.out(`${JSON.stringify(status)}\n`);
@@ -74,7 +81,14 @@ export async function hookStatus(context: Context, options: HookOptions): Promis
   return status.problems.length === 0 ? 0 : 1;
 }
 
-function find(config: Config, {cwd, signal}: Context, {repository}: HookOptions): Promise<HookedRepository> {
+/** `--group` and `--anyone` exclude each other, so one that is told now puts out the other. */
+function withRemembered({stateDir}: Config, {cwd}: Context, {repository, group, anyone}: HookOptions): InstallOptions {
+  const before = rememberedOptions(stateDir);
+  const who = group === undefined && anyone !== true ? {group: before.group, anyone: before.anyone} : {group, anyone};
+  return {repository: repository === undefined ? before.repository : resolve(cwd, repository), ...who};
+}
+
+function find(config: Config, {cwd, signal}: Context, {repository}: InstallOptions): Promise<HookedRepository> {
   return findRepository(config.source, {repository, cwd, signal});
 }
 
@@ -86,10 +100,6 @@ function lineOf(config: Config, umask: SpoolRights['umask']): HookedApplication 
 
 function shownRepository({kind, path}: HookedRepository): {kind: string; path: string} {
   return {kind, path};
-}
-
-function octal({mode}: {mode: number}): string {
-  return mode.toString(8).padStart(4, '0');
 }
 
 const STATES: Readonly<Record<HookState, string>> = {

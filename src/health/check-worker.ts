@@ -5,7 +5,8 @@ import {errnoOf} from '../errors.ts';
 import {findAccount} from '../support/accounts.ts';
 import {asUser} from '../support/as-user.ts';
 import {runCommand} from '../support/run-command.ts';
-import {SYSTEM_PATH, fillIn} from '../workers/worker-environment.ts';
+import {SYSTEM_PATH} from '../support/system-path.ts';
+import {fillIn} from '../workers/worker-environment.ts';
 
 export type CheckResult =
   | {readonly good: true}

@@ -9,6 +9,7 @@ import {asUser} from '../support/as-user.ts';
 import {formatDuration} from '../support/durations.ts';
 import {killProcessesWith} from '../workers/process-identity.ts';
 import {runCommand, type CommandResult} from '../support/run-command.ts';
+import {SYSTEM_PATH} from '../support/system-path.ts';
 import {findContainment} from './contain.ts';
 
 const BUILD_MARK = 'OSYW_BUILD_ID';
@@ -50,7 +51,7 @@ export async function runBuild({release, commands, timeoutMs, account, log, onOu
         result = await runCommand(contained(asUser({file, args}, account)), {
           cwd: release.dir,
           env: {
-            PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', HOME: home, LANG: 'C.UTF-8',
+            PATH: SYSTEM_PATH, HOME: home, LANG: 'C.UTF-8',
             OSYW_RELEASE: release.id, OSYW_REVISION: release.revision, [BUILD_MARK]: mark,
           },
           timeoutMs: Math.max(1, deadline - performance.now()),

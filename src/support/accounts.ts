@@ -7,6 +7,9 @@ export interface Account {
   readonly home: string;
 }
 
+/** Who runs a process or owns a file, be it that no name is known. */
+export type Identity = Omit<Account, 'home'>;
+
 /** An account of this machine by name, from /etc/passwd; undefined when there is none. */
 export function findAccount(name: string): Account | undefined {
   return accounts().find(account => account.name === name);

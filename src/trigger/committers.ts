@@ -51,8 +51,9 @@ export function openCommitters(stateDir: string): Committers {
     end: exit => {
       say(`= ${exit}\n`);
       for (const [path, fd] of pipes) {
-        drop(path, fd);
+        // In this order: whoever opens it in between still finds its end.
         remove(path);
+        drop(path, fd);
       }
     },
   };

@@ -5,6 +5,7 @@ import type {SourceConfig} from '../config/config.ts';
 import {DeployError, errnoOf} from '../errors.ts';
 import {accountOf} from '../support/accounts.ts';
 import {runCommand, type CommandResult} from '../support/run-command.ts';
+import {SYSTEM_PATH} from '../support/system-path.ts';
 import {findVcs, repositoryAt} from '../working-copy/open-working-copy.ts';
 import {lastWords, shownText} from '../working-copy/shown-text.ts';
 
@@ -22,7 +23,6 @@ export interface HookedRepository {
 export type HookName = 'post-commit' | 'post-merge' | 'post-receive';
 
 const COMMAND_MS = 20_000;
-const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /**
  * The repository that the configuration names, or `--repository`. Errors: USAGE when it is not on this machine, cannot be told, or
@@ -70,7 +70,7 @@ function elsewhere(url: string, by: string): never {
       'A hook has to stand in the repository itself. Three ways:',
       '  the repository is on this machine (svn://127.0.0.1/…, say): osyw-deploy hook install --repository PATH, where PATH has `db` and `hooks` (svn: below svnserve\'s --root), or is the bare repository (git);',
       '  it is on another machine: the hook has to stand there, and so has the deployer;',
-      '  neither: leave the hook out and let `osyw-deploy watch` poll.',
+      '  neither: leave the hook out, and let cron ask with `osyw-deploy now --quiet`.',
     ].join('\n'),
   });
 }
@@ -141,7 +141,7 @@ function realPath(path: string): string {
 }
 
 async function ask(file: string, args: readonly string[], signal: AbortSignal, home = '/'): Promise<CommandResult> {
-  const result = await runCommand({file, args}, {cwd: '/', env: {PATH, HOME: home, LC_ALL: 'C.UTF-8'}, timeoutMs: COMMAND_MS, signal});
+  const result = await runCommand({file, args}, {cwd: '/', env: {PATH: SYSTEM_PATH, HOME: home, LC_ALL: 'C.UTF-8'}, timeoutMs: COMMAND_MS, signal});
   if (result.spawnError !== undefined) throw new DeployError('USAGE', `${file} cannot be started (${result.spawnError})`, {hint: `Install ${file === 'svn' ? 'Subversion (package `subversion`)' : 'git (package `git`)'}.`});
   return result;
 }

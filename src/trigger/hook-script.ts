@@ -5,7 +5,7 @@ import {DeployError} from '../errors.ts';
 export interface HookedApplication {
   readonly app: string;
   readonly spool: string;
-  /** Three octal digits: who can read a request is the matter of the spool's rights. */
+  /** Three octal digits: who can read a request is the matter of the spool's rights, of which it is the key (`SPOOL_MODES`). */
   readonly umask: string;
   /** 0 unless `hook.wait`. */
   readonly waitSeconds: number;
@@ -44,7 +44,8 @@ export function renderHook(template: string, applications: readonly HookedApplic
 
 /** Reads back what `renderHook` wrote, be it from the template of another version. */
 export function parseHook(text: string, template: string): HookText {
-  if (text.split('\n', 2)[1]?.startsWith(MARK) !== true) return {kind: 'foreign'};
+  // Wherever a hand has moved it to.
+  if (!text.split('\n').some(line => line.startsWith(MARK))) return {kind: 'foreign'};
   const last = text.lastIndexOf('\n', text.length - 2) + 1;
   const body = text.slice(0, last);
   const applications = linesOf(body).map(parseLine);
@@ -59,7 +60,7 @@ export function sameApplication(a: HookedApplication, b: HookedApplication): boo
 
 /** The command by which the hook of another account starts the deploy, as /etc/sudoers must have it. Mirrors `start` in hooks/hook.sh. */
 export function startCommand({stateDir, node, script, config}: HookedApplication, flock: string): string[] {
-  return [flock, '--nonblock', '--no-fork', `${stateDir}/waiting`, node, script, 'now', '--requested', '--quiet', '--config', config];
+  return [flock, '--nonblock', '--conflict-exit-code', '100', '--no-fork', `${stateDir}/waiting`, node, script, 'now', '--requested', '--quiet', '--config', config];
 }
 
 /** What a field of a line is called when it is outdated. */

@@ -1,16 +1,18 @@
-import {accessSync, constants, existsSync, statSync} from 'node:fs';
+import {accessSync, constants, existsSync, statSync, statfsSync} from 'node:fs';
 import {dirname, join} from 'node:path';
 import {errnoOf} from '../errors.ts';
 import {readHistory} from '../state/history.ts';
-import {accountOf} from '../support/accounts.ts';
+import {accountOf, type Identity} from '../support/accounts.ts';
 import {groupName, membersOf} from '../support/groups.ts';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
+import {octal} from '../support/octal.ts';
 import {runCommand, type Command} from '../support/run-command.ts';
+import {SYSTEM_PATH} from '../support/system-path.ts';
 import type {HookedRepository} from './find-repository.ts';
 import {differences, sameApplication, startCommand, type HookedApplication} from './hook-script.ts';
 import {isOtherName, lookAtHooks, type HookFile} from './install-hook.ts';
 import {readSpool, spoolPath} from './request-spool.ts';
-import {nameOf} from './spool-rights.ts';
+import {canAnswer, nameOf, SPOOL_MODES} from './spool-rights.ts';
 
 /** `changed`: by hand; `replaced`: somebody put another hook over ours; `outdated`: of another version, or with other settings than now. */
 export type HookState = 'installed' | 'not_installed' | 'changed' | 'replaced' | 'outdated';
@@ -29,18 +31,9 @@ export interface HookStatus {
   readonly problems: readonly string[];
 }
 
-/** An account that commits. */
-interface Committer {
-  readonly uid: number;
-  readonly gid: number;
-  readonly name: string;
-}
-
-const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const COMMAND_MS = 10_000;
 /** Of a large group so many are tried. */
 const MOST_ACCOUNTS = 20;
-const MODE_OF: Readonly<Record<string, readonly number[]>> = {'077': [0o700], '007': [0o3770], '022': [0o1733, 0o700]};
 
 /**
  * What is installed, and whether it would work; changes nothing. As root it is tried as each account, else judged by the modes.
@@ -92,7 +85,7 @@ function stateOf({file, before, text, executable}: HookFile, wanted: HookedAppli
   return {...shown, state: differs.length > 0 || !text.current ? 'outdated' : 'installed', line};
 }
 
-function spoolNow({app, stateDir}: HookedApplication, installed: HookedApplication | undefined, problems: string[]): HookStatus['spool'] {
+function spoolNow({app, stateDir, waitSeconds}: HookedApplication, installed: HookedApplication | undefined, problems: string[]): HookStatus['spool'] {
   const path = spoolPath(stateDir);
   const stat = lstatIfThere(path);
   if (stat === undefined) {
@@ -102,30 +95,33 @@ function spoolNow({app, stateDir}: HookedApplication, installed: HookedApplicati
   const mode = stat.mode & 0o7777;
   if (!stat.isDirectory()) problems.push(`${path} is not a directory`);
   else if (installed !== undefined) {
-    const expected = MODE_OF[installed.umask] ?? [];
-    if (!expected.includes(mode)) problems.push(`the spool ${path} has mode ${octal(mode)}, not ${expected.map(octal).join(' or ')}: run \`osyw-deploy hook install\``);
-    // The pipe at which it would hear of the deploy is the committer's, and not ours to write.
-    if (installed.waitSeconds > 0 && mode === 0o1733 && installed.uid !== 0) problems.push(`hook.wait cannot work: ${nameOf(installed.uid)} may not answer an account that is in no group with it; name a group that holds both (\`osyw-deploy hook install --group GROUP\`)`);
+    const expected: readonly number[] | undefined = SPOOL_MODES[installed.umask as keyof typeof SPOOL_MODES];
+    // A umask that is not ours any more is that of an earlier version's hook, which is a problem of its own.
+    if (expected?.includes(mode) === false) problems.push(`the spool ${path} has mode ${octal(mode)}, not ${expected.map(octal).join(' or ')}: run \`osyw-deploy hook install\``);
+    if (waitSeconds > 0 && !canAnswer(installed)) problems.push(`hook.wait cannot work: ${nameOf(installed.uid)} may not answer an account that is in no group with it; name a group that holds both (\`osyw-deploy hook install --group GROUP\`)`);
+    if (isFull(path)) problems.push(`the disk of the spool ${path} is full, so no request can be filed: make room`);
     if (stat.uid !== installed.uid) problems.push(`the spool ${path} belongs to ${nameOf(stat.uid)}, not to ${nameOf(installed.uid)}, who deploys: run \`osyw-deploy hook install\``);
   }
   return {path, mode: octal(mode), owner: nameOf(stat.uid), group: groupName(stat.gid), waiting: allowed(() => readSpool(stateDir, app).requests.length) ?? null};
 }
 
-function octal(mode: number): string {
-  return mode.toString(8).padStart(4, '0');
+/** Not even a request, which is one block, finds room. */
+function isFull(path: string): boolean {
+  const {bavail, ffree, files} = statfsSync(path);
+  return bavail < 1 || (files > 0 && ffree < 1);
 }
 
 /** Tries, for each account that commits, what the hook would do under it. */
 async function judge(repository: HookedRepository, line: HookedApplication, {signal, problems}: {signal: AbortSignal; problems: string[]}): Promise<HookStatus['accounts']> {
-  const able = (account: Committer, path: string, right: 'r' | 'w' | 'x') => mayUse(account, path, right, signal);
-  const deployer: Committer = {uid: line.uid, gid: line.gid, name: nameOf(line.uid)};
+  const able = (account: Identity, path: string, right: 'r' | 'w' | 'x') => mayUse(account, path, right, signal);
+  const deployer: Identity = {uid: line.uid, gid: line.gid, name: nameOf(line.uid)};
   let runs = true;
   for (const [path, right, need] of [[line.node, 'x', 'execute'], [line.script, 'r', 'read'], [line.config, 'r', 'read'], [join(line.stateDir, 'waiting'), 'w', 'lock']] as const) {
     if (await able(deployer, path, right)) continue;
     runs = false;
     problems.push(`${deployer.name}, who deploys, cannot ${need} ${path}: ${existsSync(path) ? 'mend its rights, or those of the directories above it' : 'it is not there'}`);
   }
-  const flock = PATH.split(':').map(directory => join(directory, 'flock')).find(file => existsSync(file));
+  const flock = SYSTEM_PATH.split(':').map(directory => join(directory, 'flock')).find(file => existsSync(file));
   if (flock === undefined) problems.push('there is no flock(1), by which the hook starts the deploy: install util-linux');
   const hook = repository.hooks.map(name => join(repository.hooksDir, name)).find(file => existsSync(file)) ?? repository.hooksDir;
 
@@ -134,17 +130,15 @@ async function judge(repository: HookedRepository, line: HookedApplication, {sig
     const files = await able(account, line.spool, 'w') && await able(account, line.spool, 'x') && await able(account, hook, 'x');
     if (!files) problems.push(`${account.name} commits and cannot file a request in ${line.spool}: run \`osyw-deploy hook install\`, or give it a group that the account is in (\`--group\`); the directories above must let it through`);
     const command = flock === undefined ? undefined : startCommand(line, flock);
-    const may = command !== undefined && await mayStart(account, line.uid, command, signal);
-    if (!may && command !== undefined) {
-      problems.push(`${account.name} commits and may not start the deploy: its requests wait for \`osyw-deploy watch\` or the next \`osyw-deploy now\`. To let it, put this line into a file in /etc/sudoers.d (with \`visudo -f\`):\n  ${sudoersLine(account, deployer, command)}`);
-    }
+    const may = command !== undefined && await mayStart(account, deployer, command, signal);
+    if (!may && command !== undefined) problems.push(whyNot(account, deployer, command));
     accounts.push({account: account.name, files, starts: may && runs});
   }
   return accounts;
 }
 
 /** Who may write the repository, and so runs its hooks: its owner; the members of its group, or everybody, where they may write. */
-function committers({data}: HookedRepository): Committer[] {
+function committers({data}: HookedRepository): Identity[] {
   const {uid, gid, mode} = statSync(data);
   const nobody = accountOf(65_534);
   const uids = [uid, ...((mode & 0o020) === 0 ? [] : membersOf(gid).slice(0, MOST_ACCOUNTS)), ...((mode & 0o002) === 0 || nobody === undefined ? [] : [nobody.uid])];
@@ -152,7 +146,7 @@ function committers({data}: HookedRepository): Committer[] {
 }
 
 /** As the account itself where we can become it, else by the modes of all that leads there. */
-async function mayUse(account: Committer, path: string, right: 'r' | 'w' | 'x', signal: AbortSignal): Promise<boolean> {
+async function mayUse(account: Identity, path: string, right: 'r' | 'w' | 'x', signal: AbortSignal): Promise<boolean> {
   if (account.uid === process.getuid?.()) {
     return allowed(() => {
       accessSync(path, {r: constants.R_OK, w: constants.W_OK, x: constants.X_OK}[right]);
@@ -164,9 +158,11 @@ async function mayUse(account: Committer, path: string, right: 'r' | 'w' | 'x', 
 }
 
 /** The account itself, root, or whoever sudo lets: as `start` in hooks/hook.sh does it. */
-async function mayStart(account: Committer, deployer: number, command: readonly string[], signal: AbortSignal): Promise<boolean> {
-  if (account.uid === deployer || account.uid === 0) return true;
-  const sudo = {file: '/usr/bin/sudo', args: ['-n', '-l', '-u', `#${deployer}`, ...command]};
+async function mayStart(account: Identity, deployer: Identity, command: readonly string[], signal: AbortSignal): Promise<boolean> {
+  if (account.uid === deployer.uid) return true;
+  // Nobody but root can try what root can do.
+  if (account.uid === 0) return process.getuid?.() !== 0 || await exitOf(under(deployer, {file: '/usr/bin/true', args: []}), signal) === 0;
+  const sudo = {file: '/usr/bin/sudo', args: ['-n', '-l', '-u', `#${deployer.uid}`, ...command]};
   if (!existsSync(sudo.file)) return false;
   if (account.uid === process.getuid?.()) return await exitOf(sudo, signal) === 0;
   // Nobody but root may ask about somebody else.
@@ -174,16 +170,16 @@ async function mayStart(account: Committer, deployer: number, command: readonly 
 }
 
 /** With its groups, and otherwise free: `support/as-user.ts` would forbid sudo its rights. */
-function under({uid, gid}: Committer, {file, args}: Command): Command {
+function under({uid, gid}: Identity, {file, args}: Command): Command {
   const groups = accountOf(uid) === undefined ? '--clear-groups' : '--init-groups';
   return {file: '/usr/bin/setpriv', args: ['--reuid', String(uid), '--regid', String(gid), groups, '--', file, ...args]};
 }
 
 async function exitOf(command: Command, signal: AbortSignal): Promise<number | undefined> {
-  return (await runCommand(command, {cwd: '/', env: {PATH, LC_ALL: 'C.UTF-8'}, timeoutMs: COMMAND_MS, signal})).exitCode;
+  return (await runCommand(command, {cwd: '/', env: {PATH: SYSTEM_PATH, LC_ALL: 'C.UTF-8'}, timeoutMs: COMMAND_MS, signal})).exitCode;
 }
 
-function modesAllow(account: Committer, path: string, right: 'r' | 'w' | 'x'): boolean {
+function modesAllow(account: Identity, path: string, right: 'r' | 'w' | 'x'): boolean {
   const stat = allowed(() => statSync(path));
   if (stat === null) return false;
   const bit = {r: 4, w: 2, x: 1}[right];
@@ -191,10 +187,19 @@ function modesAllow(account: Committer, path: string, right: 'r' | 'w' | 'x'): b
   return ((stat.mode >> shift) & bit) !== 0 && (path === '/' || modesAllow(account, dirname(path), 'x'));
 }
 
+function whyNot(account: Identity, deployer: Identity, command: readonly string[]): string {
+  if (account.uid === 0) return `root commits and cannot become ${deployer.name}: install util-linux, whose setpriv(1) does it`;
+  const what = `${account.name} commits and may not start the deploy: its requests wait for the next \`osyw-deploy now\`, be it \`now --requested\` from cron`;
+  // sudo puts the words together with blanks before it compares them: of such a line the account could make another command.
+  const blank = command.find(word => /\s/.test(word));
+  if (blank !== undefined) return `${what}. sudo cannot let it safely, for ${blank} has a blank, at which sudo does not tell one word from two: give it a path without blanks, run \`osyw-deploy hook install\`, and ask again`;
+  return `${what}. To let it, put this line into a file in /etc/sudoers.d (with \`visudo -f\`):\n  ${sudoersLine(account, deployer, command)}`;
+}
+
 /** A line for /etc/sudoers: in a command some characters have a meaning there. */
-function sudoersLine(account: Committer, deployer: Committer, command: readonly string[]): string {
-  const name = ({uid}: Committer) => accountOf(uid)?.name ?? `\\#${uid}`;
-  return `${name(account)} ALL=(${name(deployer)}) NOPASSWD: ${command.map(word => word.replace(/[\s,:=\\*?[\]!"]/g, '\\$&')).join(' ')}`;
+function sudoersLine(account: Identity, deployer: Identity, command: readonly string[]): string {
+  const name = ({uid}: Identity) => accountOf(uid)?.name ?? `\\#${uid}`;
+  return `${name(account)} ALL=(${name(deployer)}) NOPASSWD: ${command.map(word => word.replace(/[,:=#\\*?[\]!"]/g, '\\$&')).join(' ')}`;
 }
 
 /** The newest of what waits in the spool and what the history has. */

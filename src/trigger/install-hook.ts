@@ -1,13 +1,15 @@
-import {lchownSync, linkSync, lstatSync, lutimesSync, mkdirSync, readFileSync, readdirSync, readlinkSync, realpathSync, renameSync, rmdirSync, statSync, symlinkSync, unlinkSync, type Stats} from 'node:fs';
+import {accessSync, constants, lchownSync, linkSync, lstatSync, lutimesSync, mkdirSync, readFileSync, readdirSync, readlinkSync, realpathSync, renameSync, rmdirSync, statSync, symlinkSync, unlinkSync, type Stats} from 'node:fs';
 import {basename, dirname, join, resolve} from 'node:path';
 import type {Config} from '../config/config.ts';
 import {DeployError, errnoOf, messageOf} from '../errors.ts';
-import {ignoreMissing, renameDurably, replaceFile, syncDirectory} from '../state/atomic-file.ts';
+import {ignoreMissing, renameDurably, replaceFile, syncDirectory, unfinishedName} from '../state/atomic-file.ts';
+import type {Identity} from '../support/accounts.ts';
+import {groupName} from '../support/groups.ts';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
 import type {HookedRepository} from './find-repository.ts';
 import {parseHook, renderHook, sameApplication, type HookedApplication, type HookText} from './hook-script.ts';
 import {spoolPath} from './request-spool.ts';
-import type {Deployer} from './spool-rights.ts';
+import {canAnswer, nameOf} from './spool-rights.ts';
 
 /** One file that git or svn runs, and the name beside it under which a hook of before goes on. */
 export interface HookFile {
@@ -30,7 +32,7 @@ const LARGEST_HOOK = 1 << 20;
 const NO_LINKS = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK', 'EXDEV'];
 
 /** What the hooks are told about an application. `umask` belongs to the spool's rights. */
-export function hookedApplication(config: Config, deployer: Deployer, {umask, node, script}: {umask: string; node: string; script: string}): HookedApplication {
+export function hookedApplication(config: Config, deployer: Identity, {umask, node, script}: {umask: string; node: string; script: string}): HookedApplication {
   const {app, stateDir, hook, file} = config;
   return {
     app, spool: spoolPath(stateDir), umask, waitSeconds: hook.wait ? Math.max(1, Math.ceil(hook.waitTimeoutMs / 1000)) : 0,
@@ -72,7 +74,38 @@ export function installHooks(repository: HookedRepository, template: string, app
 /** Touches nothing. Errors: USAGE for what an install would refuse. */
 export function mayInstall(repository: HookedRepository, template: string, application: HookedApplication): void {
   renderHook(template, [application]);
+  if (application.waitSeconds > 0 && !canAnswer(application)) {
+    throw new DeployError('USAGE', `hook.wait cannot work: ${nameOf(application.uid)}, who deploys, may not answer an account that is in no group with it`, {
+      hint: 'Name a group that holds both (`osyw-deploy hook install --group GROUP`), or take hook.wait out of the configuration.',
+    });
+  }
   for (const hook of lookAtHooks(repository, template)) refuseToInstall(hook);
+  mayWriteHooks(repository, application);
+}
+
+/** Before the spool is made, which would stay. Errors: USAGE with all that has to be done, by whom. */
+function mayWriteHooks({hooksDir, path}: HookedRepository, {stateDir, config, uid, gid}: HookedApplication): void {
+  if (process.getuid?.() !== uid) return; // Root may; all others are told whose the state is.
+  try {
+    accessSync(existing(hooksDir), constants.W_OK | constants.X_OK);
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+    throw new DeployError('USAGE', `the hooks in ${hooksDir} cannot be changed: ${messageOf(error)}`, {
+      hint: [
+        `Nothing was made. As ${nameOf(statSync(path).uid)}, to whom the repository belongs: give ${nameOf(uid)} the right to write ${hooksDir}; then run it again.`,
+        `Or as root, who believes only a configuration of its own (${nameOf(uid)} still deploys, for the state directory is its own):`,
+        `  install -d -m 711 -o ${nameOf(uid)} -g ${groupName(gid)} ${stateDir}`,
+        `  chown root:${groupName(gid)} ${config} && chmod 640 ${config}`,
+        `  osyw-deploy hook install --config ${config} --repository ${path}`,
+      ].join('\n'),
+      cause: error,
+    });
+  }
+}
+
+/** The directory, or the nearest one above it that is there. */
+function existing(directory: string): string {
+  return lstatIfThere(directory) === undefined ? existing(dirname(directory)) : directory;
 }
 
 /** Takes the application's line out of the hooks; the last line takes the hook along, and the one of before is back. May run twice. */
@@ -82,6 +115,7 @@ export function uninstallHooks(repository: HookedRepository, template: string, a
   return withFiles(repository, () => {
     const owner = ownerOf(repository.hooksDir);
     return found.map(({file, before, text}): ChangedHook => {
+      ignoreMissing(() => unlinkSync(unfinishedName(file))); // An install was killed.
       const hasBefore = lstatIfThere(before) !== undefined;
       if (text.kind === 'foreign') {
         if (!isOtherName(file, before)) return {file, changed: false, did: `is not ours and stays${hasBefore ? `; ${before} is left of a hook of before` : ''}`};

@@ -3,26 +3,31 @@ import {join} from 'node:path';
 import {DeployError, messageOf} from '../errors.ts';
 import {syncDirectory} from '../state/atomic-file.ts';
 import {makeStateDir} from '../state/state-file.ts';
-import {accountOf} from '../support/accounts.ts';
+import {accountOf, type Identity} from '../support/accounts.ts';
 import {findGroup, groupName, membersOf} from '../support/groups.ts';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
 import type {HookedRepository} from './find-repository.ts';
 import {spoolPath} from './request-spool.ts';
 
-/** Whose the state is, and who therefore deploys. */
-export interface Deployer {
-  readonly uid: number;
-  readonly gid: number;
-  readonly name: string;
-}
-
 /** Who may file a request, and how a request is to be made so that the deployer can read it. */
 export interface SpoolRights {
-  readonly mode: 0o700 | 0o3770 | 0o1733;
+  readonly mode: number;
   readonly gid: number;
-  readonly umask: '077' | '007' | '022';
+  readonly umask: keyof typeof SPOOL_MODES;
   /** For people: what was chosen, and why. */
   readonly why: string;
+}
+
+/**
+ * The modes of a spool, by the umask under which requests are filed there, which is all that a hook knows of it. In the first root files
+ * and deploys; in the second what root files has the group of the spool, which is the deployer's, so he can read it, and answer. Nobody
+ * may change what another one filed.
+ */
+export const SPOOL_MODES = {'077': [0o700], '027': [0o2700, 0o3770], '022': [0o1733]} as const;
+
+/** Where the pipe of a hook that waits is the committer's alone, only root can answer. */
+export function canAnswer({umask, uid}: {readonly umask: string; readonly uid: number}): boolean {
+  return uid === 0 || umask !== '022';
 }
 
 export interface SpoolWish {
@@ -30,21 +35,21 @@ export interface SpoolWish {
   readonly anyone: boolean;
 }
 
-/** The owner of the state directory; ours, where there is none yet. */
-export function deployerOf(stateDir: string): Deployer {
+/** Whose the state is, and who therefore deploys: the owner of the state directory; ours, where there is none yet. */
+export function deployerOf(stateDir: string): Identity {
   const uid = lstatIfThere(stateDir)?.uid ?? ownUid();
   const account = accountOf(uid);
   return {uid, gid: account?.gid ?? (uid === ownUid() ? ownGid() : lstatSync(stateDir).gid), name: account?.name ?? `uid ${uid}`};
 }
 
 /**
- * Whoever may write the repository may file a request: the tightest of three kinds of spool that allows it, and in which the deployer
+ * Whoever may write the repository may file a request: the tightest kind of spool that allows it, and in which the deployer
  * can read what it finds. Errors: USAGE for a group that does not serve.
  */
-export function spoolRights(repository: HookedRepository, deployer: Deployer, wish: SpoolWish): SpoolRights {
+export function spoolRights(repository: HookedRepository, deployer: Identity, wish: SpoolWish): SpoolRights {
   const {uid: owner, gid, mode} = statSync(repository.data);
   const mayAll = (why: string): SpoolRights => ({mode: 0o1733, gid: deployer.gid, umask: '022', why: `every account of this machine may file a request: ${why}`});
-  const group = (of: number, why: string): SpoolRights => ({mode: 0o3770, gid: of, umask: '007', why: `the group ${groupName(of)} may file requests: ${why}`});
+  const group = (of: number, why: string): SpoolRights => ({mode: 0o3770, gid: of, umask: '027', why: `the group ${groupName(of)} may file requests: ${why}`});
 
   if (wish.anyone) return mayAll('--anyone');
   if (wish.group !== undefined) return group(forcedGroup(wish.group, deployer), '--group');
@@ -58,9 +63,11 @@ export function spoolRights(repository: HookedRepository, deployer: Deployer, wi
         : mayAll(`the group ${groupName(gid)} writes ${repository.data}, and ${deployer.name} is not in it (\`usermod -aG ${groupName(gid)} ${deployer.name}\` and \`hook install\` again make it tighter)`);
     }
   }
-  if (owner === deployer.uid) return {mode: 0o700, gid: deployer.gid, umask: '077', why: `only ${deployer.name} may file requests: nobody else writes ${repository.data}`};
-  // Root goes everywhere; what it files must only be readable.
-  if (owner === 0) return {mode: 0o700, gid: deployer.gid, umask: '022', why: `only root and ${deployer.name} may file requests: root alone writes ${repository.data}`};
+  if (owner === deployer.uid || owner === 0) {
+    // Root goes everywhere; what it files must only be readable.
+    if (deployer.uid !== 0) return {mode: 0o2700, gid: deployer.gid, umask: '027', why: `only root and ${deployer.name} may file requests: nobody else writes ${repository.data}`};
+    return {mode: 0o700, gid: deployer.gid, umask: '077', why: `only root may file requests: nobody else writes ${repository.data}`};
+  }
   const primary = accountOf(owner)?.gid;
   if (primary !== undefined && belongsTo(deployer, primary)) return group(primary, `it is that of the account ${nameOf(owner)}, which writes ${repository.data}`);
   return mayAll(`${nameOf(owner)} writes ${repository.data}, and ${deployer.name} is not in its group`
@@ -68,7 +75,7 @@ export function spoolRights(repository: HookedRepository, deployer: Deployer, wi
 }
 
 /** Makes the state directory, the spool and the waiting place, or puts their rights right. Returns whether anything changed. */
-export function makeSpool(stateDir: string, deployer: Deployer, rights: SpoolRights): boolean {
+export function makeSpool(stateDir: string, deployer: Identity, rights: SpoolRights): boolean {
   if (ownUid() !== 0 && ownUid() !== deployer.uid) {
     throw new DeployError('USAGE', `the state in ${stateDir} belongs to ${deployer.name}, and this is ${nameOf(ownUid())}`, {hint: `Run it as ${deployer.name}, or as root.`});
   }
@@ -107,14 +114,14 @@ function setRights(path: string, uid: number, gid: number, mode: number): void {
 }
 
 /** Whether the account may give a file to the group, and read what the group may read. */
-function belongsTo({uid}: Deployer, gid: number): boolean {
+function belongsTo({uid}: Identity, gid: number): boolean {
   if (uid === 0) return true;
   // For ourselves the kernel's word counts: a membership from after the login is none yet.
   if (uid === ownUid()) return gid === process.getegid?.() || process.getgroups?.().includes(gid) === true;
   return membersOf(gid).includes(uid);
 }
 
-function forcedGroup(name: string, deployer: Deployer): number {
+function forcedGroup(name: string, deployer: Identity): number {
   const found = findGroup(name);
   if (found === undefined) throw new DeployError('USAGE', `--group: this machine has no group "${name}"`, {hint: 'See `getent group`, or make it with `groupadd`.'});
   if (!belongsTo(deployer, found.gid)) {
@@ -124,7 +131,7 @@ function forcedGroup(name: string, deployer: Deployer): number {
 }
 
 /** The file that whoever waits for its turn locks: made here, so that no first commit by root makes it root's. */
-function makeWaitingPlace(path: string, {uid, gid}: Deployer): boolean {
+function makeWaitingPlace(path: string, {uid, gid}: Identity): boolean {
   const isNew = lstatIfThere(path) === undefined;
   const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK, 0o600);
   try {

@@ -8,7 +8,7 @@ import {DeployError, messageOf} from '../errors.ts';
 import {runCommand} from '../support/run-command.ts';
 import {lastLines} from '../workers/worker-log.ts';
 import {signalProcess} from '../workers/process-identity.ts';
-import {SYSTEM_PATH} from '../workers/worker-environment.ts';
+import {SYSTEM_PATH} from '../support/system-path.ts';
 import {findMaster, findMasters, nginxChildren, type NginxMaster} from './nginx-master.ts';
 import {beforeReload, observeReload, type BeforeReload, type ReloadVerdict} from './observe-reload.ts';
 import {HEADER, mayReplace, renderUpstream} from './render-upstream.ts';

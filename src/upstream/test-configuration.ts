@@ -2,7 +2,7 @@ import {realpathSync} from 'node:fs';
 import type {NginxConfig} from '../config/config.ts';
 import {DeployError} from '../errors.ts';
 import {runCommand, type Command, type CommandResult} from '../support/run-command.ts';
-import {SYSTEM_PATH} from '../workers/worker-environment.ts';
+import {SYSTEM_PATH} from '../support/system-path.ts';
 import {testCommand, type NginxMaster} from './nginx-master.ts';
 
 const TEST_TIMEOUT_MS = 30_000;

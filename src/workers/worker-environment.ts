@@ -1,9 +1,8 @@
 import type {Config} from '../config/config.ts';
 import {readEnvFile} from '../config/env-file.ts';
 import type {Account} from '../support/accounts.ts';
+import {SYSTEM_PATH} from '../support/system-path.ts';
 import {WORKER_MARK} from './worker-tree.ts';
-
-export const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 export interface Placeholders {
   readonly port: number;

@@ -6,6 +6,7 @@ import type {Config} from '../config/config.ts';
 import {DeployError, messageOf} from '../errors.ts';
 import {replaceFile} from '../state/atomic-file.ts';
 import {formatDuration} from '../support/durations.ts';
+import {SYSTEM_PATH} from '../support/system-path.ts';
 import {killProcessesWith} from '../workers/process-identity.ts';
 import type {GitRemote} from './git-url.ts';
 import {readPassword} from './password-file.ts';
@@ -128,7 +129,7 @@ export function openGit(config: Config): Git {
           return undefined;
         },
       }).env({
-        PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+        PATH: SYSTEM_PATH,
         HOME: own,
         LC_ALL: 'C.UTF-8',
         GIT_CONFIG_NOSYSTEM: '1',

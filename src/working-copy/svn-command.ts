@@ -5,6 +5,7 @@ import type {Config} from '../config/config.ts';
 import {DeployError} from '../errors.ts';
 import {formatDuration} from '../support/durations.ts';
 import {runCommand} from '../support/run-command.ts';
+import {SYSTEM_PATH} from '../support/system-path.ts';
 import {liveCommands} from './live-commands.ts';
 import {readPassword} from './password-file.ts';
 import {lastWords} from './shown-text.ts';
@@ -58,7 +59,7 @@ export function openSvn(config: Config): Svn {
   let prepared = existsSync(own);
 
   const environment = () => ({
-    PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+    PATH: SYSTEM_PATH,
     HOME: own,
     LC_ALL: 'C.UTF-8',
     SVN_SSH: 'ssh -oBatchMode=yes -oStrictHostKeyChecking=yes -oConnectTimeout=20 -oServerAliveInterval=15 -oServerAliveCountMax=3',

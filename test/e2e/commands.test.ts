@@ -32,7 +32,7 @@ test('status tells what serves, with the exit code of an init script', async (t)
   const running = await site.run(['status', '--json']);
   assert.equal(running.exit, 0);
   const status = await site.status();
-  assert.deepEqual(Object.keys(status).sort(), ['app', 'deploy', 'draining', 'pending', 'serving', 'upstream']);
+  assert.deepEqual(Object.keys(status).sort(), ['app', 'deploy', 'draining', 'interrupted', 'pending', 'serving', 'upstream']);
   assert.equal(status.app, 'site');
   assert.equal(status.pending, null);
   assert.deepEqual(status.upstream, {name: 'myweb', file: site.nginx.upstreamFile, ports: site.nginx.upstreamPorts()});

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import {type ChildProcess, execFileSync, spawn, type StdioOptions} from 'node:child_process';
-import {chmodSync, chownSync, closeSync, existsSync, lstatSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync} from 'node:fs';
+import {chmodSync, chownSync, closeSync, constants, existsSync, lstatSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, watch, writeFileSync, writeSync} from 'node:fs';
 import {join} from 'node:path';
-import {describe, test} from 'node:test';
+import {describe, test, type TestContext} from 'node:test';
 import type {HookedApplication} from '../../../src/trigger/hook-script.ts';
 import {makeGit} from '../../support/git-rig.ts';
 import {processesOf} from '../../support/leftovers.ts';
@@ -13,7 +13,7 @@ import {bootSystemd, SYSTEMD} from '../../support/systemd-rig.ts';
 import {waitUntil} from '../../support/wait-until.ts';
 import {type Deployed, GAMES, MAIL, makeDeployed, needsRoot, putHook, scratch, writeExecutable} from './hooked.ts';
 
-/** The promise is 1 s; a busy machine may take its time, and a hook that waits for what hangs takes for ever. */
+/** The promise is 1 s, which the fastest of a few shows; one alone may take its time on a busy machine, and a hook that waits for what hangs takes for ever. */
 const AT_MOST_MS = 8000;
 
 interface End {
@@ -63,6 +63,9 @@ function alone(dir: string, name = 'post-commit', line: Partial<HookedApplicatio
   return {hook: join(hooks, name), deployed};
 }
 
+/** As /proc/sys/kernel/random/uuid has it. */
+const UUID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}';
+
 const requestIn = (spool: string) => readdirSync(spool).sort().map(name => readFileSync(join(spool, name), 'utf8'));
 const revisionsIn = (spool: string) => requestIn(spool).map(text => (JSON.parse(text) as {revision: string}).revision);
 const untilStarted = (deployed: Deployed, count = 1) => waitUntil(`${count} to be started`, () => deployed.started().length >= count && deployed.started());
@@ -71,7 +74,7 @@ describe('the hook', () => {
   test('files a request and starts the deploy, with an empty environment', async t => {
     const {hook, deployed} = alone(scratch(t));
     silent(await call(hook));
-    assert.match(deployed.requests().join(' '), /^\d+-r7\.json$/);
+    assert.match(deployed.requests().join(' '), new RegExp(`^\\d+-r7-${UUID}\\.json$`));
     assert.deepEqual(requestIn(deployed.spool), ['{"version":1,"app":"site","revision":"r7"}\n']);
     const [started] = await untilStarted(deployed);
     const {script, config} = deployed.line;
@@ -149,7 +152,7 @@ describe('the hook', () => {
     });
   }
 
-  for (const [umask, mode] of [['077', 0o600], ['007', 0o660], ['022', 0o644]] as const) {
+  for (const [umask, mode] of [['077', 0o600], ['027', 0o640], ['022', 0o644]] as const) {
     test(`makes a request of mode ${mode.toString(8)} with umask ${umask}, whatever the caller's is`, async t => {
       const {hook, deployed} = alone(scratch(t), 'post-commit', {umask});
       for (const callers of ['000', '777']) silent(await call('/bin/sh', {args: ['-c', `umask ${callers}; exec "$0" "$@"`, hook, '/repository', '7', '0-0']}));
@@ -173,15 +176,16 @@ describe('the hook', () => {
 
   test('is killed in the middle: what it leaves has a name that begins with a dot, or is a request', async t => {
     const {hook, deployed} = alone(scratch(t));
-    for (let ms = 0; ms < 12; ms++) {
+    const filed = () => deployed.requests().filter(name => !name.startsWith('.'));
+    // Later and later, until some came far enough.
+    for (let ms = 0; ms < 12 || filed().length < 3; ms++) {
       const child = spawn(hook, ['/repository', String(ms), '0-0'], {env: {}, stdio: 'ignore', detached: true});
       await new Promise(resolve => setTimeout(resolve, ms));
       if (child.pid !== undefined && child.exitCode === null) process.kill(-child.pid, 'SIGKILL');
       await new Promise(resolve => child.exitCode !== null || child.signalCode !== null ? resolve(undefined) : child.once('exit', resolve));
     }
-    for (const name of deployed.requests()) {
-      if (name.startsWith('.')) continue;
-      assert.match(name, /^\d+-r\d+\.json$/);
+    for (const name of filed()) {
+      assert.match(name, new RegExp(`^\\d+-r\\d+-${UUID}\\.json$`));
       assert.match(readFileSync(join(deployed.spool, name), 'utf8'), /^\{"version":1,"app":"site","revision":"r\d+"\}\n$/);
     }
   });
@@ -249,16 +253,19 @@ describe('a spool that cannot take the request', () => {
     execFileSync('truncate', ['-s', '8M', image]);
     execFileSync('/sbin/mkfs.ext4', ['-q', '-F', image]);
     const script = `mount -o loop "$IMAGE" "$SPOOL" && fsfreeze --freeze "$SPOOL" || { echo cannot; exit; }
-      began=$(date +%s%3N)
-      "$@" >"$SAID" 2>&1; echo "exit $? $(( $(date +%s%3N) - began ))"
+      for i in 1 2 3 4 5; do
+        began=$(date +%s%3N)
+        "$@" >>"$SAID" 2>&1; echo "exit $? $(( $(date +%s%3N) - began ))"
+      done
       fsfreeze --unfreeze "$SPOOL"
-      i=0; while [ $i -lt 100 ] && ! ls "$SPOOL" | grep -q json; do sleep 0.1; i=$((i + 1)); done
-      ls "$SPOOL"; cat "$SAID"
+      i=0; while [ $i -lt 100 ] && [ "$(ls "$SPOOL" | grep -c json)" != 5 ]; do sleep 0.1; i=$((i + 1)); done
+      ls "$SPOOL" | sed 's/^[0-9]*-//; s/-.*json/.json/'; cat "$SAID"
       umount --lazy "$SPOOL"`;
     const end = await call('/usr/bin/unshare', {args: ['--mount', '--propagation', 'private', '/bin/sh', '-c', script, 'sh', hook, '/repository', '7', '6-6'], env: {SPOOL: deployed.spool, IMAGE: image, SAID: join(dir, 'said'), PATH: '/usr/bin:/bin:/usr/sbin:/sbin'}});
     if (end.out.includes('cannot')) return t.skip(`no loop device, or no freezing: ${end.out}`);
-    const [, ms] = /^exit 0 (\d+)\nlost\+found\n\d+-r7\.json\n$|^exit 0 (\d+)\n\d+-r7\.json\nlost\+found\n$/.exec(end.out)?.filter(one => one !== undefined) ?? [];
-    assert.ok(Number(ms) >= 900 && Number(ms) < AT_MOST_MS, `while the disk hung: ${end.out}`);
+    const took = [...end.out.matchAll(/^exit 0 (\d+)\n/gm)].map(([, ms]) => Number(ms));
+    assert.deepEqual(end.out.replaceAll(/^exit 0 \d+\n/gm, '').split('\n').sort(), ['', 'lost+found', ...Array.from({length: 5}, () => 'r7.json')], end.out);
+    assert.ok(took.length === 5 && Math.min(...took) >= 890 && Math.min(...took) < 1500, `while the disk hung: ${end.out}`);
     await untilStarted(deployed);
   });
 });
@@ -362,7 +369,7 @@ describe('git', () => {
     assert.deepEqual(started?.env, ['LC_ALL=C.UTF-8', 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin']);
     assert.deepEqual(await hinted(() => git.git(['push', '-q', 'origin', 'HEAD:refs/heads/one', 'HEAD:refs/heads/a;touch${IFS}x', 'HEAD:refs/tags/v1'])), [hash]);
     assert.deepEqual(await hinted(() => git.deleteBranch('one')), ['']);
-    assert.match(deployed.requests().join(' '), /^\d+-look\.json$/);
+    assert.match(deployed.requests().join(' '), new RegExp(`^\\d+-look-${UUID}\\.json$`));
     release();
   });
 
@@ -405,16 +412,67 @@ describe('git', () => {
   });
 });
 
+function tryMkdir(path: string): void {
+  try {
+    mkdirSync(path);
+  } catch (error) {
+    assert.equal((error as NodeJS.ErrnoException).code, 'EEXIST');
+  }
+}
+
 describe('accounts', {skip: needsRoot}, () => {
-  test('root starts the deploy as its deployer', async t => {
+  for (const [what, deployer] of [['', GAMES], [', though it has no name', {uid: 54_321, gid: 54_321}]] as const) {
+    test(`root starts the deploy as its deployer${what}`, async t => {
+      const dir = scratch(t);
+      const {hook, deployed} = alone(dir, 'post-commit', {umask: '027', ...deployer});
+      for (const path of [deployed.stateDir, deployed.spool, join(deployed.stateDir, 'waiting')]) chownSync(path, deployer.uid, deployer.gid);
+      silent(await call(hook));
+      assert.deepEqual((await untilStarted(deployed)).map(({uid}) => uid), [deployer.uid]);
+    });
+  }
+
+  test('root commits, waits, and another account deploys: it can read the request, and answer', async t => {
     const dir = scratch(t);
-    const {hook, deployed} = alone(dir, 'post-commit', {umask: '022', ...GAMES});
+    const {hook, deployed} = alone(dir, 'post-commit', {umask: '027', waitSeconds: 20, ...GAMES});
     for (const path of [deployed.stateDir, deployed.spool, join(deployed.stateDir, 'waiting')]) chownSync(path, GAMES.uid, GAMES.gid);
-    silent(await call(hook));
-    assert.deepEqual((await untilStarted(deployed)).map(({uid}) => uid), [GAMES.uid]);
+    chmodSync(deployed.spool, 0o2700);
+    writeExecutable(deployed.line.node, `cd ${deployed.spool}; for pipe in .*.said; do { cat *.json; stat -c '%a %u %g' "$pipe"; rm *.json; echo '= 0'; } >"$pipe"; done`);
+    const end = await call(hook);
+    assert.deepEqual([end.exit, end.out], [0, `{"version":1,"app":"site","revision":"r7"}\n660 0 ${GAMES.gid}\n`]);
   });
 
-  for (const [mode, umask, file] of [[0o3770, '007', 0o660], [0o1733, '022', 0o644]] as const) {
+  test('nobody of the group may change what another one filed, or take it by a second name', async t => {
+    const {hook, deployed} = alone(scratch(t), 'post-commit', {umask: '027'});
+    chownSync(deployed.spool, 0, MAIL.gid);
+    chmodSync(deployed.spool, 0o3770);
+    silent(await call(hook, {as: MAIL}));
+    const [name = ''] = deployed.requests();
+    const other = {uid: GAMES.uid, gid: MAIL.gid};
+    for (const attempt of ['echo x >"$1"', 'echo x >>"$1"', 'ln "$1" "$1.json"', 'mv "$1" x', 'rm -f "$1"']) {
+      assert.notEqual((await call('/bin/sh', {args: ['-c', `cd "$0" && ${attempt}`, deployed.spool, name], env: {PATH: '/usr/bin:/bin'}, as: other})).exit, 0, attempt);
+    }
+    assert.deepEqual(requestIn(deployed.spool), ['{"version":1,"app":"site","revision":"r7"}\n']);
+  });
+
+  test('a directory in the place of the name takes no request in', async t => {
+    const {hook, deployed} = alone(scratch(t));
+    const watcher = watch(deployed.spool, (_, name) => {
+      const request = join(deployed.spool, `${(name ?? '').slice(1)}.json`);
+      // Where the request is there already, this round was lost.
+      if (/^\.\d/.test(name ?? '')) tryMkdir(request);
+    });
+    t.after(() => watcher.close());
+    // Nobody can foresee the name, but who sees it may be fast enough.
+    const directories = () => deployed.requests().filter(name => lstatSync(join(deployed.spool, name)).isDirectory());
+    for (let i = 0; i < 40 && directories().length === 0; i++) {
+      for (const name of deployed.requests()) rmSync(join(deployed.spool, name));
+      silent(await call(hook));
+    }
+    assert.ok(directories().length > 0, 'no round in which the directory came first');
+    for (const name of directories()) assert.deepEqual(readdirSync(join(deployed.spool, name)), []);
+  });
+
+  for (const [mode, umask, file] of [[0o3770, '027', 0o640], [0o1733, '022', 0o644]] as const) {
     test(`a committer that may not start it files a request in a spool of mode ${mode.toString(8)}, and is told nothing`, async t => {
       const dir = scratch(t);
       const {hook, deployed} = alone(dir, 'post-commit', {umask});
@@ -446,12 +504,113 @@ test('under systemd, what root starts leaves the cgroup of its caller', {skip: n
   }
 });
 
+test('where no systemd answers, though one seems to run, it is started all the same', {skip: needsRoot || (!existsSync('/usr/bin/systemd-run') && 'there is no systemd-run')}, async t => {
+  const {hook, deployed} = alone(scratch(t));
+  const script = 'mount -t tmpfs none /run && mkdir -p /run/systemd/system && exec "$@"';
+  silent(await call('/usr/bin/unshare', {args: ['--mount', '--propagation', 'private', '/bin/sh', '-c', script, 'sh', hook, '/repository', '7', '6-6'], env: {PATH: '/usr/bin:/bin:/usr/sbin:/sbin'}}));
+  const [started] = await untilStarted(deployed);
+  assert.deepEqual(started?.env, ['LC_ALL=C.UTF-8', 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin']);
+});
+
 describe('hook.wait', () => {
+  /** In place of a deployer: `words` run with the pipe as "$1", the request taken. */
+  const answers = (deployed: Deployed, words: string) => writeExecutable(deployed.line.node, `rm ${deployed.spool}/*.json; for pipe in ${deployed.spool}/.*.said; do set -- "$pipe"; ${words}; done`);
+
+  /** While somebody else waits. */
+  const whileAnotherWaits = async <T>({stateDir}: Deployed, happens: () => Promise<T>): Promise<T> => {
+    const waiting = join(stateDir, 'waiting');
+    const other = spawn('flock', ['--no-fork', waiting, 'sleep', '60'], {stdio: 'ignore'});
+    try {
+      await waitUntil('the place to be taken', () => readFileSync('/proc/locks', 'utf8').includes(`:${statSync(waiting).ino} `));
+      return await happens();
+    } finally {
+      other.kill();
+    }
+  };
+
+  test('of two applications: that the first went well says nothing of the second, nor does what the caller exports', async t => {
+    const dir = scratch(t);
+    const [first, second] = ['one', 'two'].map(name => makeDeployed(join(dir, name), {app: name, waitSeconds: 20}));
+    assert.ok(first && second);
+    answers(first, 'echo "= 0" >"$1"');
+    answers(second, 'echo "phase one" >"$1"');
+    const hook = join(dir, 'post-commit');
+    putHook(hook, first.line, second.line);
+    const end = await call(hook, {env: {ended: '0'}});
+    assert.deepEqual([end.exit, end.out], [1, 'phase one\nosyw-deploy: two did not say within 20 s how its deploy went; it may go on\n']);
+    assert.deepEqual([...first.requests(), ...second.requests()], []);
+  });
+
+  test('hears a deploy that has ended before the hook looks', async t => {
+    const {hook, deployed} = alone(scratch(t), 'post-commit', {waitSeconds: 20});
+    // Somebody else waits, and answers at once.
+    let exit = 0;
+    const watcher = watch(deployed.spool, (_, name) => {
+      if (name === null || !name.endsWith('.json') || !existsSync(join(deployed.spool, name))) return;
+      const pipe = join(deployed.spool, `.${name.replace(/json$/, 'said')}`);
+      const fd = openSync(pipe, constants.O_RDWR | constants.O_NONBLOCK);
+      writeSync(fd, `phase one\n= ${exit}\n`);
+      rmSync(join(deployed.spool, name));
+      rmSync(pipe);
+      closeSync(fd);
+    });
+    t.after(() => watcher.close());
+    await whileAnotherWaits(deployed, async () => {
+      for (let i = 0; i < 10; i++) {
+        exit = i % 2 * 8;
+        const end = await call(hook);
+        assert.deepEqual([end.exit, end.out], [i % 2, 'phase one\n']);
+      }
+    });
+  });
+
+  describe('is not kept when nobody answers:', () => {
+    const nobody = (end: number) => `osyw-deploy: nobody deploys site now, for what this hook started ended with ${end}; its request waits. \`osyw-deploy hook status\` may say why\n`;
+    const at = async (t: TestContext, line: Partial<HookedApplication>, how: Call = {}, prepare: (deployed: Deployed) => void = () => undefined) => {
+      const {hook, deployed} = alone(scratch(t), 'post-commit', {waitSeconds: 30, ...line});
+      prepare(deployed);
+      const end = await call(hook, how);
+      assert.deepEqual(deployed.requests().map(name => name.endsWith('.json')), [true], 'the request waits, and the pipe is gone');
+      return end;
+    };
+    test('there is no node', async t => {
+      const end = await at(t, {node: '/nowhere/node'});
+      assert.deepEqual([end.exit, end.out], [1, nobody(69)]);
+      assert.ok(end.ms < AT_MOST_MS);
+    });
+    test('its configuration is wrong', async t => {
+      const end = await at(t, {}, {}, ({line: {node}}) => writeExecutable(node, 'exit 3'));
+      assert.deepEqual([end.exit, end.out], [1, nobody(3)]);
+      assert.ok(end.ms < AT_MOST_MS);
+    });
+    const open = (mode: number) => ({spool}: Deployed) => chmodSync(spool, mode);
+    test('sudo refuses', {skip: needsRoot || (!existsSync('/usr/bin/sudo') && 'there is no sudo')}, async t => {
+      const end = await at(t, {umask: '022'}, {as: MAIL}, open(0o1733));
+      assert.deepEqual([end.exit, end.out], [1, nobody(1)]);
+      assert.ok(end.ms < AT_MOST_MS);
+    });
+    for (const as of [undefined, ...(needsRoot === false ? [MAIL] : [])]) {
+      test(`but another process waits, ${as === undefined ? 'of ours' : 'and sudo refuses'}`, async t => {
+        const {hook, deployed} = alone(scratch(t), 'post-commit', {umask: '022', waitSeconds: 2});
+        open(0o1733)(deployed);
+        const end = await whileAnotherWaits(deployed, () => call(hook, as === undefined ? {} : {as}));
+        assert.deepEqual([end.exit, end.out], [1, 'osyw-deploy: site did not say within 2 s how its deploy went; it may go on\n']);
+      });
+    }
+    test('it could not be filed', async t => {
+      const {hook, deployed} = alone(scratch(t), 'post-commit', {waitSeconds: 30});
+      rmSync(deployed.spool, {recursive: true});
+      const end = await call(hook);
+      assert.deepEqual([end.exit, end.out], [1, `osyw-deploy: nobody can say how the deploy of site goes, if there is one: nothing can be made in ${deployed.spool}\n`]);
+      assert.ok(end.ms < AT_MOST_MS);
+    });
+  });
+
   test('tells what the deploy says, and fails when it failed', async t => {
     const dir = scratch(t);
     const deployed = makeDeployed(dir, {waitSeconds: 20});
     // In place of the deployer: it answers into the pipe beside the request.
-    writeExecutable(deployed.line.node, `for pipe in ${deployed.spool}/.*.said; do { echo "phase one"; echo "= $(cat ${dir}/exit)"; } >"$pipe"; done`);
+    answers(deployed, `{ echo "phase one"; echo "= $(cat ${dir}/exit)"; } >"$1"`);
     const hook = join(dir, 'post-commit');
     putHook(hook, deployed.line);
     for (const [exit, expected] of [['0', 0], ['8', 1]] as const) {
@@ -465,7 +624,9 @@ describe('hook.wait', () => {
   test('waits no longer than it may', async t => {
     const dir = scratch(t);
     const {hook, deployed} = alone(dir, 'post-commit', {waitSeconds: 1});
+    const release = deployed.hold();
     const end = await call(hook);
+    release();
     // svn shows what a hook says only when that fails.
     assert.deepEqual([end.exit, end.out], [1, 'osyw-deploy: site did not say within 1 s how its deploy went; it may go on\n']);
     assert.ok(end.ms < AT_MOST_MS);

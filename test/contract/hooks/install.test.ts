@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict';
-import {chmodSync, chownSync, existsSync, linkSync, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, symlinkSync, unlinkSync, utimesSync, writeFileSync} from 'node:fs';
+import {chmodSync, chownSync, copyFileSync, existsSync, linkSync, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, symlinkSync, unlinkSync, utimesSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {describe, test, type TestContext} from 'node:test';
 import {parseHook, renderHook} from '../../../src/trigger/hook-script.ts';
 import {makeGit} from '../../support/git-rig.ts';
+import {CLI, runCommand} from '../../support/osyw.ts';
 import {run} from '../../support/run.ts';
 import {scrubbedEnv} from '../../support/scrubbed-env.ts';
 import {makeSvn} from '../../support/svn-rig.ts';
-import {GAMES, MAIL, needsRoot, osyw, scratch, TEMPLATE, writeConfig, writeExecutable} from './hooked.ts';
+import {GAMES, isRoot, MAIL, needsRoot, osyw, scratch, TEMPLATE, writeConfig, writeExecutable} from './hooked.ts';
 
 type Kind = 'svn' | 'git-bare' | 'git-work-tree';
 const KINDS: readonly Kind[] = ['svn', 'git-bare', 'git-work-tree'];
@@ -66,15 +67,15 @@ for (const kind of KINDS) {
       const {dir, repository, hooksDir, files, spool, config} = await place(t, kind);
       const others = picture(hooksDir);
       const first = await osyw(dir, 'hook', 'install', '--json');
-      assert.deepEqual(first.json, {repository: {kind, path: repository}, hooks: files.map(file => ({file, changed: true})), spool: {path: spool, mode: '0700'}});
+      assert.deepEqual(first.json, {repository: {kind, path: repository}, hooks: files.map(file => ({file, changed: true})), spool: {path: spool, mode: isRoot ? '0700' : '2700'}});
       assert.equal(first.exit, 0);
       for (const file of files) {
         assert.equal(statSync(file).mode & 0o7777, 0o755);
         const read = parseHook(readFileSync(file, 'utf8'), TEMPLATE);
         assert.equal(read.kind, 'ours');
-        if (read.kind === 'ours') assert.deepEqual(read.applications.map(({app, spool: to, config: by, node, umask, waitSeconds}) => [app, to, by, node, umask, waitSeconds]), [['site', spool, config, process.execPath, '077', 0]]);
+        if (read.kind === 'ours') assert.deepEqual(read.applications.map(({app, spool: to, config: by, node, umask, waitSeconds}) => [app, to, by, node, umask, waitSeconds]), [['site', spool, config, process.execPath, isRoot ? '077' : '027', 0]]);
       }
-      assert.deepEqual([statSync(join(dir, 'state')).mode & 0o7777, statSync(spool).mode & 0o7777, statSync(join(dir, 'state/waiting')).mode & 0o7777, statSync(join(dir, 'state/waiting')).size], [0o711, 0o700, 0o600, 0]);
+      assert.deepEqual([statSync(join(dir, 'state')).mode & 0o7777, statSync(spool).mode & 0o7777, statSync(join(dir, 'state/waiting')).mode & 0o7777, statSync(join(dir, 'state/waiting')).size], [0o711, isRoot ? 0o700 : 0o2700, 0o600, 0]);
 
       const installed = [picture(hooksDir), identity(join(dir, 'state/waiting')), statSync(spool).mtimeMs, statSync(hooksDir).mtimeMs];
       const second = await osyw(dir, 'hook', 'install', '--json');
@@ -214,6 +215,13 @@ describe('an install that was killed', () => {
     assert.equal((await osyw(dir, 'hook', 'uninstall')).exit, 0);
     assert.deepEqual(picture(hooksDir), all);
   });
+  test('before any hook was there leaves nothing after an uninstall', async t => {
+    const {dir, hooksDir} = await place(t, 'svn');
+    const all = picture(hooksDir);
+    writeFileSync(join(hooksDir, '.post-commit.new'), '#!/bin/sh\nhalf of it', {mode: 0o600});
+    assert.equal((await osyw(dir, 'hook', 'uninstall')).exit, 0);
+    assert.deepEqual(picture(hooksDir), all);
+  });
   test('between the two hooks of a work tree', async t => {
     const {dir, hooksDir, files} = await place(t, 'git-work-tree');
     const all = picture(hooksDir);
@@ -328,7 +336,7 @@ describe('the repository', () => {
       writeConfig(dir, {url, vcs: url.includes('svn') ? 'svn' : 'git'});
       const said = await osyw(dir, 'hook', 'install');
       assert.deepEqual([said.code, said.exit], ['USAGE', 2]);
-      for (const word of [`source.url is ${url}`, '--repository PATH', 'another machine', 'osyw-deploy watch']) assert.ok(said.err.includes(word), said.err);
+      for (const word of [`source.url is ${url}`, '--repository PATH', 'another machine', 'osyw-deploy now --quiet']) assert.ok(said.err.includes(word), said.err);
       assert.ok(!existsSync(join(dir, 'state')));
     });
   }
@@ -428,17 +436,17 @@ describe('the spool', {skip: needsRoot}, () => {
   const cases: readonly (readonly [string, Parameters<typeof setup>[1], string[], {spool: unknown; line: unknown}, RegExp])[] = [
     ['root writes, root deploys', {data: {uid: 0, gid: 0, mode: 0o755}}, [], {spool: ['700', 0, 0], line: ['077', 0, 0]}, /only root may file requests/],
     ['the group root may write, too', {data: {uid: 0, gid: 0, mode: 0o2775}}, [], {spool: ['700', 0, 0], line: ['077', 0, 0]}, /only root/],
-    ['one account writes, root deploys', {data: {...GAMES, mode: 0o755}}, [], {spool: ['3770', 0, GAMES.gid], line: ['007', 0, 0]}, /the group games may file requests.*the account games/],
-    ['a group writes, root deploys', {data: {uid: 0, gid: MAIL.gid, mode: 0o2775}}, [], {spool: ['3770', 0, MAIL.gid], line: ['007', 0, 0]}, /the group mail may file requests: it may write/],
-    ['a group and an owner who is in it', {data: {...MAIL, mode: 0o2775}}, [], {spool: ['3770', 0, MAIL.gid], line: ['007', 0, 0]}, /the group mail/],
+    ['one account writes, root deploys', {data: {...GAMES, mode: 0o755}}, [], {spool: ['3770', 0, GAMES.gid], line: ['027', 0, 0]}, /the group games may file requests.*the account games/],
+    ['a group writes, root deploys', {data: {uid: 0, gid: MAIL.gid, mode: 0o2775}}, [], {spool: ['3770', 0, MAIL.gid], line: ['027', 0, 0]}, /the group mail may file requests: it may write/],
+    ['a group and an owner who is in it', {data: {...MAIL, mode: 0o2775}}, [], {spool: ['3770', 0, MAIL.gid], line: ['027', 0, 0]}, /the group mail/],
     ['a group and an owner who is not in it', {data: {uid: GAMES.uid, gid: MAIL.gid, mode: 0o2775}}, [], {spool: ['1733', 0, 0], line: ['022', 0, 0]}, /no group holds both/],
     ['everybody writes', {data: {uid: 0, gid: 0, mode: 0o777}}, [], {spool: ['1733', 0, 0], line: ['022', 0, 0]}, /every account of this machine/],
     ['an account without a name writes', {data: {uid: 54_321, gid: 54_321, mode: 0o755}}, [], {spool: ['1733', 0, 0], line: ['022', 0, 0]}, /uid 54321 writes/],
-    ['the deployer is another account, and writes alone', {data: {...GAMES, mode: 0o755}, deployer: GAMES}, [], {spool: ['700', GAMES.uid, GAMES.gid], line: ['077', GAMES.uid, GAMES.gid]}, /only games may file requests/],
-    ['root writes, another account deploys', {data: {uid: 0, gid: 0, mode: 0o755}, deployer: GAMES}, [], {spool: ['700', GAMES.uid, GAMES.gid], line: ['022', GAMES.uid, GAMES.gid]}, /only root and games/],
+    ['the deployer is another account, and writes alone', {data: {...GAMES, mode: 0o755}, deployer: GAMES}, [], {spool: ['2700', GAMES.uid, GAMES.gid], line: ['027', GAMES.uid, GAMES.gid]}, /only root and games may file requests/],
+    ['root writes, another account deploys', {data: {uid: 0, gid: 0, mode: 0o755}, deployer: GAMES}, [], {spool: ['2700', GAMES.uid, GAMES.gid], line: ['027', GAMES.uid, GAMES.gid]}, /only root and games/],
     ['one account writes, another deploys', {data: {...MAIL, mode: 0o755}, deployer: GAMES}, [], {spool: ['1733', GAMES.uid, GAMES.gid], line: ['022', GAMES.uid, GAMES.gid]}, /usermod -aG mail games/],
     ['a group writes that the deployer is not in', {data: {uid: 0, gid: MAIL.gid, mode: 0o2775}, deployer: GAMES}, [], {spool: ['1733', GAMES.uid, GAMES.gid], line: ['022', GAMES.uid, GAMES.gid]}, /games is not in it/],
-    ['--group', {data: {uid: 0, gid: 0, mode: 0o755}}, ['--group', 'mail'], {spool: ['3770', 0, MAIL.gid], line: ['007', 0, 0]}, /--group/],
+    ['--group', {data: {uid: 0, gid: 0, mode: 0o755}}, ['--group', 'mail'], {spool: ['3770', 0, MAIL.gid], line: ['027', 0, 0]}, /--group/],
     ['--anyone', {data: {uid: 0, gid: 0, mode: 0o755}}, ['--anyone'], {spool: ['1733', 0, 0], line: ['022', 0, 0]}, /--anyone/],
   ];
   for (const [what, given, options, expected, why] of cases) {
@@ -449,9 +457,11 @@ describe('the spool', {skip: needsRoot}, () => {
       assert.match(found.said, why);
       const state = statSync(join(at.dir, 'state'));
       for (const name of ['waiting', 'drains']) assert.equal(statSync(join(at.dir, 'state', name)).uid, state.uid);
-      // Again with other wishes, and back.
+      // Again with other wishes, which stay until the hook is taken away, and back.
       await install('--anyone');
+      await install();
       assert.equal(statSync(at.spool).mode & 0o7777, 0o1733);
+      await osyw(at.dir, 'hook', 'uninstall');
       const {spool, line} = await install(...options);
       assert.deepEqual({spool, line}, expected);
     });
@@ -461,6 +471,33 @@ describe('the spool', {skip: needsRoot}, () => {
     const {refused} = await setup(t, {data: {uid: 0, gid: 0, mode: 0o755}, deployer: GAMES});
     assert.match(await refused('--group', 'no-such-group'), /this machine has no group "no-such-group"/);
     assert.match(await refused('--group', 'mail'), /games, who deploys, is not in the group mail[^]*usermod -aG mail games/);
+  });
+
+  test('hook.wait is refused where the deployer could not answer, before anything is made', async t => {
+    const {at, install, refused} = await setup(t, {data: {...MAIL, mode: 0o755}, deployer: GAMES});
+    writeFileSync(at.config, `${readFileSync(at.config, 'utf8')}hook: {wait: true}\n`);
+    assert.match(await refused(), /hook\.wait cannot work: games, who deploys, may not answer[^]*--group GROUP/);
+    assert.ok(!existsSync(at.spool) && !existsSync(at.file));
+    await install('--group', 'games');
+  });
+
+  test('a deployer who may not write the hooks is refused before anything is made, and what he is told to do works', async t => {
+    const {at} = await setup(t, {data: {uid: 0, gid: 0, mode: 0o755}});
+    const cli = join(at.dir, 'osyw-deploy.cjs');
+    copyFileSync(CLI, cli);
+    chownSync(at.config, GAMES.uid, GAMES.gid);
+    // Whose the directory is says where the state may be made.
+    mkdirSync(join(at.dir, 'state'));
+    chownSync(join(at.dir, 'state'), GAMES.uid, GAMES.gid);
+    const said = await runCommand(['hook', 'install', '--config', at.config], {cwd: at.dir, cli, as: GAMES});
+    assert.equal(said.exit, 2);
+    assert.match(said.stderr, /hooks in .* cannot be changed: EACCES[^]*Nothing was made\. As root, to whom the repository belongs: give games the right to write/);
+    assert.ok(!existsSync(at.spool));
+    const words = [...said.stderr.matchAll(/^\s*((?:install|chown|osyw-deploy) .*)$/gm)].map(([, word = '']) => word.replaceAll(at.repository, `'${at.repository}'`));
+    assert.equal(words.length, 3, said.stderr);
+    const done = await run('/bin/sh', ['-ec', words.join('\n').replace('osyw-deploy hook', `'${process.execPath}' '${cli}' hook`)], {env: scrubbedEnv(at.dir)});
+    assert.match(done, /now ask for a deploy/);
+    assert.deepEqual([statSync(at.spool).uid, statSync(at.spool).mode & 0o7777], [GAMES.uid, 0o2700]);
   });
 
   test('a link in its place, or in that of the waiting place, is refused', async t => {

@@ -46,7 +46,7 @@ describe('the state of a hook', () => {
     const {exit, text, ...json} = await status();
     assert.deepEqual({exit, ...json}, {
       exit: 0, app: 'site', repository: {kind: 'svn', path: repository}, hooks: [{file, state: 'installed', before: null}],
-      spool: {path: spool, mode: '0700', owner: me, group: statSync(spool).gid === 0 ? 'root' : json.spool?.group, waiting: 0},
+      spool: {path: spool, mode: isRoot ? '0700' : '2700', owner: me, group: statSync(spool).gid === 0 ? 'root' : json.spool?.group, waiting: 0},
       accounts: [{account: me, files: true, starts: true}], last: null, problems: [],
     });
     assert.match(text, /post-commit: installed\n[^]*0 requests wait\n[^]*can file requests, and starts the deploy at once[^]*last request: none\n$/);
@@ -137,7 +137,7 @@ describe('the spool', () => {
     chmodSync(spool, 0o755);
     const mode = await status();
     assert.equal(mode.exit, 1);
-    assert.match(mode.problems.join(), /has mode 0755, not 0700: run/);
+    assert.match(mode.problems.join(), isRoot ? /has mode 0755, not 0700: run/ : /has mode 0755, not 2700 or 3770: run/);
     renameSync(spool, `${spool}-away`);
     const gone = await status();
     assert.deepEqual([gone.exit, gone.spool], [1, null]);
@@ -150,8 +150,8 @@ describe('the spool', () => {
     const {status, install, stateDir, config} = await site(t);
     mkdirSync(stateDir, {mode: 0o711});
     chownSync(stateDir, MAIL.uid, MAIL.gid);
-    writeFileSync(config, `${readFileSync(config, 'utf8')}hook: {wait: true}\n`);
     await install('--anyone');
+    writeFileSync(config, `${readFileSync(config, 'utf8')}hook: {wait: true}\n`);
     assert.match((await status()).problems.join('\n'), /hook\.wait cannot work: mail may not answer/);
     await install('--group', 'mail');
     assert.doesNotMatch((await status()).problems.join('\n'), /hook\.wait/);
@@ -189,7 +189,7 @@ describe('who runs it', {skip: needsRoot}, () => {
     const {exit, accounts, problems, spool: found} = await status();
     assert.deepEqual([exit, accounts, found?.mode, found?.group], [1, [{account: 'games', files: true, starts: false}], '3770', 'games']);
     const line = problems.join().split('\n').at(-1)?.trim();
-    assert.equal(line, `games ALL=(root) NOPASSWD: /usr/bin/flock --nonblock --no-fork ${stateDir}/waiting ${process.execPath} ${join(process.argv[1] ?? '')} now --requested --quiet --config ${config}`);
+    assert.equal(line, `games ALL=(root) NOPASSWD: /usr/bin/flock --nonblock --conflict-exit-code 100 --no-fork ${stateDir}/waiting ${process.execPath} ${join(process.argv[1] ?? '')} now --requested --quiet --config ${config}`);
     // sudo itself takes that line; its configuration is replaced for nobody but this command.
     writeFileSync(join(dir, 'sudoers'), `${line}\n`, {mode: 0o440});
     assert.match(execFileSync('/usr/sbin/visudo', ['-c', '-f', join(dir, 'sudoers')], {encoding: 'utf8'}), /parsed OK/);
@@ -201,7 +201,7 @@ describe('who runs it', {skip: needsRoot}, () => {
     const {dir, repository, config} = await site(t);
     chownSync(join(repository, 'db'), GAMES.uid, GAMES.gid);
     const options = {cwd: dir};
-    const cli = join(dir, 'a: copy, of=it.cjs');
+    const cli = join(dir, 'a:copy,of=it#.cjs');
     copyFileSync(CLI, cli);
     assert.equal((await runCommand(['hook', 'install', '--config', config], {...options, cli})).exit, 0);
     const asked = await runCommand(['hook', 'status', '--json', '--config', config], {...options, cli});
@@ -212,6 +212,30 @@ describe('who runs it', {skip: needsRoot}, () => {
     const wrap = ['/usr/bin/unshare', '--mount', '--propagation', 'private', '/bin/sh', '-c', 'mount --bind "$0" /etc/sudoers && exec "$@"', sudoers];
     const now = await runCommand(['hook', 'status', '--json', '--config', config], {...options, cli, wrap});
     assert.deepEqual([now.exit, (JSON.parse(now.stdout) as HookStatus).accounts], [0, [{account: 'games', files: true, starts: true}]], now.stdout + now.stderr);
+  });
+
+  test('no line where a word has a blank, at which sudo would not tell it from two', async t => {
+    const {dir, repository, config} = await site(t);
+    chownSync(join(repository, 'db'), GAMES.uid, GAMES.gid);
+    const cli = join(dir, 'a copy.cjs');
+    copyFileSync(CLI, cli);
+    assert.equal((await runCommand(['hook', 'install', '--config', config], {cwd: dir, cli})).exit, 0);
+    const said = await runCommand(['hook', 'status', '--config', config], {cwd: dir, cli});
+    assert.equal(said.exit, 1);
+    assert.doesNotMatch(said.stdout, /NOPASSWD/);
+    assert.match(said.stdout, /games commits and may not start the deploy[^]*a copy\.cjs has a blank, at which sudo[^]*give it a path without blanks/);
+  });
+
+  test('root can become a deployer without a name', async t => {
+    const {repository, stateDir, status, install, config} = await site(t);
+    mkdirSync(stateDir);
+    chownSync(stateDir, 54_321, 54_321);
+    chmodSync(config, 0o644);
+    await install();
+    const {accounts, problems} = await status();
+    assert.equal(statSync(join(repository, 'db')).uid, 0);
+    assert.deepEqual(accounts.map(({account}) => account), ['root']);
+    assert.doesNotMatch(problems.join('\n'), /cannot become/);
   });
 
   test('a group, an account outside of everything, and root', async t => {

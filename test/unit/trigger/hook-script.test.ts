@@ -30,7 +30,7 @@ describe('what was rendered is read back', () => {
     .filter(text => !/[\u0000-\u001f\u007f]/.test(text)).map(text => `/${text}`);
   const number = fc.nat(2 ** 31);
   const application: fc.Arbitrary<HookedApplication> = fc.record({
-    app: fc.constantFrom('a', 'osyw'), spool: path, umask: fc.constantFrom('077', '007', '022'), waitSeconds: number, uid: number, gid: number, stateDir: path, node: path, script: path, config: path,
+    app: fc.constantFrom('a', 'osyw'), spool: path, umask: fc.constantFrom('077', '027', '022'), waitSeconds: number, uid: number, gid: number, stateDir: path, node: path, script: path, config: path,
   }, {noNullPrototype: true});
 
   test('whatever the paths are', () => {
