@@ -59,6 +59,7 @@ test('a control character in a path is refused', () => {
 describe('whose a file is', () => {
   const text = renderHook(TEMPLATE, [LINE]);
   for (const [what, other] of [
+    ['a line added at the top', text.replace('\n', '\n# see\n')],
     ['a line added at the end', `${text}echo done\n`],
     ['a line added in the middle', text.replace('exec 3>&2', 'echo hello\nexec 3>&2')],
     ['a path changed', text.replace('/usr/bin/node', '/opt/node')],
@@ -71,7 +72,7 @@ describe('whose a file is', () => {
   ] as const) {
     test(`changed by hand: ${what}`, () => assert.deepEqual(parseHook(other, TEMPLATE), {kind: 'changed'}));
   }
-  for (const [what, other] of [['an empty file', ''], ['a script', '#!/bin/sh\nexit 0\n'], ['one that mentions us', `#!/bin/sh\n# see\n${text}`], ['no text', '\0\0\n\0']] as const) {
+  for (const [what, other] of [['an empty file', ''], ['a script', '#!/bin/sh\nexit 0\n'], ['one that mentions us', '#!/bin/sh\n# not # Written by `osyw-deploy hook install`\nexit 0\n'], ['no text', '\0\0\n\0']] as const) {
     test(`somebody else's: ${what}`, () => assert.deepEqual(parseHook(other, TEMPLATE), {kind: 'foreign'}));
   }
   test('ours, of another version: read, so that it can be written again', () => {
