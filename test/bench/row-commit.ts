@@ -1,5 +1,5 @@
 import {spawnSync} from 'node:child_process';
-import {existsSync, readdirSync, renameSync, rmSync, writeFileSync} from 'node:fs';
+import {existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {processesOf} from '../support/leftovers.ts';
 import {scrubbedEnv} from '../support/scrubbed-env.ts';
@@ -9,7 +9,9 @@ import {median, table} from './numbers.ts';
 import {deployed, inRow, progress, type Row} from './rig.ts';
 
 const ROUNDS = 30;
-const HOOKS = ['none', 'exit 0', 'osyw-deploy'] as const;
+const TWO_SYNCS = '#!/bin/sh\nPATH=/usr/bin:/bin\n(echo x >SPOOL/.a && sync SPOOL/.a && mv SPOOL/.a SPOOL/a && sync SPOOL) </dev/null >/dev/null 2>&1\nexit 0\n';
+/** `two syncs` is what no durable hook can do without: a file written, synced, renamed, its directory synced. */
+const HOOKS = ['none', 'exit 0', 'two syncs', 'osyw-deploy'] as const;
 
 /** One way to commit: in which repository its hook lies, and the command that fires it. */
 interface Desk {
@@ -28,23 +30,25 @@ export async function commit(): Promise<string> {
     progress(`(g) ${name}`);
     rows.push(await inRow(async row => {
       const took = await measure(await makeDesk(row));
-      const [none = Number.NaN, trivial = Number.NaN, ours = Number.NaN] = HOOKS.map(hook => median(took[hook]));
-      return [name, tenths(none), `+${tenths(trivial - none)}`, `**+${tenths(ours - none)}**`, '+10 ms'];
+      const [none = Number.NaN, trivial = Number.NaN, syncs = Number.NaN, ours = Number.NaN] = HOOKS.map(hook => median(took[hook]));
+      return [name, tenths(none), `+${tenths(trivial - none)}`, `+${tenths(syncs - none)}`, `**+${tenths(ours - none)}**`, '+10 ms'];
     }));
   }
-  return table(['', `no hook, median of ${ROUNDS}`, '`exit 0`', 'ours', 'limit'], rows);
+  return table(['', `no hook, median of ${ROUNDS}`, '`exit 0`', 'write, sync, rename, sync', 'ours', 'limit'], rows);
 }
 
 async function measure({site, repository, hooks, hook, prepare}: Desk): Promise<Record<(typeof HOOKS)[number], number[]>> {
-  const took: Record<(typeof HOOKS)[number], number[]> = {'none': [], 'exit 0': [], 'osyw-deploy': []};
+  const took: Record<(typeof HOOKS)[number], number[]> = {'none': [], 'exit 0': [], 'two syncs': [], 'osyw-deploy': []};
   const [place, own] = [join(hooks, hook), join(hooks, 'of-osyw-deploy')];
   const installed = await site.run(['hook', 'install', '--repository', repository]);
   if (installed.exit !== 0) throw new Error(installed.stderr);
   renameSync(place, own);
+  mkdirSync(join(site.dir, 'syncs'));
   for (let round = 0; round < ROUNDS * HOOKS.length; round++) {
     const which = HOOKS[round % HOOKS.length] ?? 'none';
     rmSync(place, {force: true});
     if (which === 'exit 0') writeFileSync(place, '#!/bin/sh\nexit 0\n', {mode: 0o755});
+    if (which === 'two syncs') writeFileSync(place, TWO_SYNCS.replaceAll('SPOOL', join(site.dir, 'syncs')), {mode: 0o755});
     const {file, args, cwd} = prepare(round);
     if (which === 'osyw-deploy') renameSync(own, place);
     const began = performance.now();
