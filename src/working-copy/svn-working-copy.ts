@@ -104,6 +104,16 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
       firstLook = lookBegun = look(signal);
       lookBegun.catch(() => {}); // Told by `update`, which awaits it.
     }
+    try {
+      return await revisionIn(asked, number, from);
+    } catch (error) {
+      // Nothing of ours runs on after a failure.
+      await firstLook?.catch(() => {});
+      throw error;
+    }
+  };
+
+  const revisionIn = async (asked: Promise<SvnRun>, number: number | undefined, from: string): Promise<string> => {
     const result = await asked;
     if (!result.ok) {
       const what = number === undefined ? `${shownText(from)} is not in the repository` : `r${number} is not a revision of ${shownText(from)}`;

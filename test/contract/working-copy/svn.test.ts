@@ -4,6 +4,7 @@ import {closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, r
 import {createServer} from 'node:net';
 import {join} from 'node:path';
 import {describe, it} from 'node:test';
+import {liveCommands} from '../../../src/working-copy/live-commands.ts';
 import {openWorkingCopy} from '../../../src/working-copy/open-working-copy.ts';
 import {failure} from './expect-failure.ts';
 import {configFor, createRepository, never, scratch, sh, svn, treeOf} from './repositories.ts';
@@ -25,14 +26,23 @@ describe('svn working copy', () => {
   };
 
   it('names a revision by the last change of the URL, wherever else somebody commits', async t => {
-    const {root, repository, config, deploy, open} = set(t);
+    const {root, repository, config, deploy} = set(t);
+    const asking = () => openWorkingCopy(config, {onlyAsks: true});
     const first = repository.commit({write: 'a', text: '1'});
     assert.equal(await deploy(), first);
     svn(root, 'mkdir', '-q', '-m', 'elsewhere', repository.url.replace('trunk', 'elsewhere'));
-    assert.equal(await open().resolve(undefined, never), first);
-    assert.equal(await open().resolve(`r${Number(first.slice(1)) + 1}`, never), first, 'the same tree under a later number');
-    await assert.rejects(open().resolve(`r${Number(first.slice(1)) + 2}`, never), failure('UPDATE_FAILED', `r${Number(first.slice(1)) + 2}`));
+    assert.equal(await asking().resolve(undefined, never), first);
+    assert.equal(await asking().resolve(`r${Number(first.slice(1)) + 1}`, never), first, 'the same tree under a later number');
+    await assert.rejects(asking().resolve(`r${Number(first.slice(1)) + 2}`, never), failure('UPDATE_FAILED', `r${Number(first.slice(1)) + 2}`));
     assert.equal(config.source.url, repository.url);
+  });
+
+  it('leaves nothing running behind a refusal', async t => {
+    const {repository, wc, deploy, open} = set(t);
+    repository.commit(...Array.from({length: 300}, (_, i) => ({write: `d${i % 9}/f${i}`, text: 'x'})));
+    await deploy();
+    await assert.rejects(open().resolve('r99', never), failure('UPDATE_FAILED', 'r99'));
+    assert.deepEqual(liveCommands('svn', wc), []);
   });
 
   it('brings a tree whose parent directory was moved later', async t => {
