@@ -55,8 +55,8 @@ function accountFaults(settings: Settings, valid: (path: Path) => boolean, {uid}
     const account = findAccount(user);
     if (account === undefined) return [{at, message: `is ${shown(user)}, and this machine has no such account; expected one of /etc/passwd`}];
     if (uid === 0 || account.uid === uid) return [];
-    const own = accountOf(uid)?.name ?? String(uid);
-    return [{at, message: `is ${shown(user)}, but only root can start programs as another account; expected ${own} or nothing`}];
+    const own = accountOf(uid)?.name;
+    return [{at, message: `is ${shown(user)}, but only root can start programs as another account; expected ${own === undefined ? '' : `${own} or `}nothing`}];
   });
 }
 

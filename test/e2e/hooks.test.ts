@@ -7,6 +7,7 @@ import {setTimeout as pause} from 'node:timers/promises';
 import {leasePorts} from '../support/free-ports.ts';
 import {isAlive, parentOf, processesOf} from '../support/leftovers.ts';
 import {listens} from '../support/nginx-rig.ts';
+import {ownName} from '../support/own-account.ts';
 import {run, spawnBound, endChild} from '../support/run.ts';
 import {scrubbedEnv} from '../support/scrubbed-env.ts';
 import {makeSite, type HistoryLine, type Site, type SiteOptions} from '../support/site.ts';
@@ -77,7 +78,7 @@ for (const vcs of ['svn', 'git'] as const) {
     await site.settled({version: '2', revision, outcome: 'deployed'});
     const [newest] = await site.history();
     assert.equal(newest?.trigger, 'hook');
-    assert.equal(newest.requested_by, execFileSync('id', ['-un'], {encoding: 'utf8'}).trim());
+    assert.equal(newest.requested_by, ownName);
     assert.deepEqual(spooled(site), []);
   });
 

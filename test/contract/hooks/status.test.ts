@@ -8,10 +8,9 @@ import type {HookStatus} from '../../../src/trigger/hook-status.ts';
 import {addToHistory} from '../../../src/state/history.ts';
 import {CLI, runCommand} from '../../support/osyw.ts';
 import {run} from '../../support/run.ts';
+import {ownName as me} from '../../support/own-account.ts';
 import {scrubbedEnv} from '../../support/scrubbed-env.ts';
 import {GAMES, MAIL, isRoot, needsRoot, osyw, scratch, TEMPLATE, writeConfig, writeExecutable} from './hooked.ts';
-
-const me = isRoot ? 'root' : execFileSync('id', ['-un'], {encoding: 'utf8'}).trim();
 
 async function site(t: TestContext, kind: 'svn' | 'git' = 'svn') {
   const dir = scratch(t);
