@@ -115,8 +115,10 @@ async function settleSwitch(facts: Unfinished, intent: SwitchIntent, was: Before
       {hint: 'Nothing was stopped: the old and the new workers run. Put the file right, reload nginx, then run `osyw-deploy recover`.'});
   }
   const oldIsLoaded = await upstream.acceptsOnly(intent.accepting);
+  // Workers that come back where dead ones were: what nginx has loaded names them either way.
+  const comeback = intent.oldHash === intent.newHash;
   // No nginx has nothing loaded; when it starts it reads the file.
-  if (oldIsLoaded !== false) {
+  if (oldIsLoaded === undefined || (oldIsLoaded && !comeback)) {
     upstream.putBack(intent.oldBytes);
     return takeBack(facts, tools, run);
   }

@@ -30,7 +30,8 @@ export interface SwitchIntent {
   readonly oldHash: string | null;
   readonly newHash: string | null;
   readonly ports: readonly number[];
-  readonly master: ProcessIdentity;
+  /** Null when nginx does not run. */
+  readonly master: ProcessIdentity | null;
   /** nginx's workers that accepted before. */
   readonly accepting: readonly ProcessIdentity[];
 }
@@ -103,17 +104,9 @@ function stillHolds(rehearsed: Rehearsal | undefined, master: NginxMaster, old: 
 export async function replaceUpstream(config: Config, bytes: UpstreamBytes, ports: readonly number[], steps: SwitchSteps, rehearsed?: Rehearsal): Promise<Switched> {
   const {nginx} = config;
   const master = await findMaster(nginx);
-  const file = followLinks(nginx.file);
-  const old = readUpstream(file);
-  if (old !== null && !mayReplace(old.toString('utf8'), nginx.upstream, config.app)) {
-    throw new DeployError('SWITCH_REFUSED', `${file} is not ours to write: it holds more than \`upstream ${nginx.upstream}\` and does not begin with "${HEADER}" and the name of this application`,
-      {hint: 'Move what else stands there to another file, or name a file of its own in `nginx.file`.'});
-  }
+  const {file, old} = readOurs(config);
   const before = beforeReload(master);
-  steps.intend({
-    file, ports, master: master.process, accepting: before.accepting,
-    oldBytes: old?.toString('base64') ?? null, oldHash: hashOf(old), newHash: hashOf(bytes),
-  });
+  steps.intend({file, ports, master: master.process, accepting: before.accepting, ...changeOf(old, bytes)});
   let verdict: ReloadVerdict;
   let told = () => '';
   try {
@@ -134,6 +127,33 @@ export async function replaceUpstream(config: Config, bytes: UpstreamBytes, port
   await settleUnclear(config, master, before, verdict);
   throw new DeployError('SWITCH_REFUSED', `nginx did not take the new configuration within ${RELOAD_TIMEOUT_MS / 1000} s (master pid ${master.process.pid}, state ${verdict.masterState})`,
     {hint: verdict.masterState === 'T' ? `The master is stopped; let it go on with \`kill -CONT ${master.process.pid}\`. The old upstream file is back.` : "See nginx's error log. The old upstream file is back."});
+}
+
+/** Writes these ports into the file while no nginx runs. Errors: SWITCH_REFUSED. */
+export function writeUpstreamAhead(config: Config, ports: readonly number[], steps: SwitchSteps): void {
+  const {file, old} = readOurs(config);
+  const bytes = rendered(config, ports);
+  steps.intend({file, ports, master: null, accepting: [], ...changeOf(old, bytes)});
+  try {
+    putBack(file, bytes);
+  } catch (error) {
+    throw new DeployError('SWITCH_REFUSED', `cannot write ${file}: ${messageOf(error)}`, {cause: error});
+  }
+}
+
+/** The upstream file, which may be written over. Errors: SWITCH_REFUSED. */
+function readOurs({nginx, app}: Config): {file: string; old: UpstreamBytes} {
+  const file = followLinks(nginx.file);
+  const old = readUpstream(file);
+  if (old !== null && !mayReplace(old.toString('utf8'), nginx.upstream, app)) {
+    throw new DeployError('SWITCH_REFUSED', `${file} is not ours to write: it holds more than \`upstream ${nginx.upstream}\` and does not begin with "${HEADER}" and the name of this application`,
+      {hint: 'Move what else stands there to another file, or name a file of its own in `nginx.file`.'});
+  }
+  return {file, old};
+}
+
+function changeOf(old: UpstreamBytes, bytes: UpstreamBytes): Pick<SwitchIntent, 'oldBytes' | 'oldHash' | 'newHash'> {
+  return {oldBytes: old?.toString('base64') ?? null, oldHash: hashOf(old), newHash: hashOf(bytes)};
 }
 
 /**
