@@ -16,11 +16,12 @@ import {readState, writeState} from './state/state-file.ts';
 import {fileAgain, readSpool, unfile} from './trigger/request-spool.ts';
 import {findMaster, findMasters, hasPendingHup, isIdle, nginxChildren, type NginxMaster} from './upstream/nginx-master.ts';
 import {probeThroughNginx} from './upstream/probe.ts';
-import {portsIn} from './upstream/render-upstream.ts';
+import {isOwn, portsIn} from './upstream/render-upstream.ts';
 import {rehearseSwitch, reloadAsItStands, replaceUpstream, switchUpstream, writeUpstreamAhead, type Rehearsal} from './upstream/switch-upstream.ts';
 import {followLinks, hashOf, putBack, readUpstream} from './upstream/upstream-file.ts';
 import {waitDrained} from './upstream/wait-drained.ts';
 import {launchWorker, newWorkerId} from './workers/launch-worker.ts';
+import {listenersOn} from './workers/listeners.ts';
 import {isAlive} from './workers/process-identity.ts';
 import {areSpare, leasePorts} from './workers/spare-ports.ts';
 import {stopWorker} from './workers/stop-workers.ts';
@@ -57,6 +58,7 @@ function realWorkers(config: Config): Workers {
   const {ports, host, stop} = config.workers;
   return {
     leasePorts: (count, taken, after) => leasePorts({range: ports, host, count, taken, after: after ?? undefined}),
+    answering: given => given.filter(port => listenersOn(host, port).length > 0),
     areSpare: given => areSpare(ports, host, given),
     newId: (deploy, slot) => newWorkerId(config.app, deploy, slot),
     launch: (release, plan) => launchWorker(config, release, plan),
@@ -108,6 +110,7 @@ function realUpstream(config: Config): Upstream {
     putBack: oldBytes => putBack(file(), bytesOf(oldBytes)),
     reload: () => reloadAsItStands(config),
     fileHash: () => hashOf(readUpstream(file())),
+    ownFile: () => isOwn(readUpstream(file())?.toString('utf8') ?? '', config.app) ? file() : undefined,
     filePorts: () => existsSync(dirname(nginx.file)) ? portsIn(readUpstream(file())?.toString('utf8') ?? '') : [],
     acceptsOnly: async workers => {
       const {fitting: [master, second]} = await findMasters(nginx);

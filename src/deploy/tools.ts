@@ -61,6 +61,8 @@ export interface Workers {
   leasePorts(count: number, taken: ReadonlySet<number>, after: number | null): Promise<number[]>;
   /** Whether all of these may be had by fresh workers: in the range, and proved free. */
   areSpare(ports: readonly number[]): Promise<boolean>;
+  /** Those of these ports on which somebody listens. */
+  answering(ports: readonly number[]): number[];
   newId(deploy: string, slot: number): string;
   /** Errors: START_FAILED. */
   launch(release: Release, plan: WorkerPlan): Promise<LaunchedWorker>;
@@ -95,6 +97,8 @@ export interface Upstream {
   reload(): Promise<Switched>;
   /** sha256 of what the file holds; null when there is none. */
   fileHash(): string | null;
+  /** The file, where a deploy of this application wrote it. */
+  ownFile(): string | undefined;
   /** The ports that the file names. */
   filePorts(): number[];
   /** Whether nginx's workers that accept are exactly these and no reload is on its way; undefined when nginx does not run. */

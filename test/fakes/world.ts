@@ -7,7 +7,7 @@ import type {Drain} from '../../src/state/drains.ts';
 import type {HistoryLine} from '../../src/state/history.ts';
 import type {Journal, JournalEntry} from '../../src/state/journal.ts';
 import {EMPTY_STATE, type State} from '../../src/state/state-file.ts';
-import {portsIn, renderUpstream} from '../../src/upstream/render-upstream.ts';
+import {isOwn, portsIn, renderUpstream} from '../../src/upstream/render-upstream.ts';
 import type {Switched, SwitchSteps} from '../../src/upstream/switch-upstream.ts';
 import {hashOf} from '../../src/upstream/upstream-file.ts';
 import type {LaunchedWorker} from '../../src/workers/launch-worker.ts';
@@ -349,6 +349,7 @@ export class World {
           const free = [...range.slice(first), ...range.slice(0, first)].filter(port => !busy(port));
           return life.read(free.slice(0, wanted));
         },
+        answering: ports => life.look(ports.filter(port => world.processes.some(one => one.alive && one.port === port))),
         areSpare: async ports => life.read(ports.every(port => !world.strangers.has(port) && !world.processes.some(one => one.alive && one.port === port))),
         newId: (deploy, slot) => `osyw/${deploy}/${slot}/${++world.#pids}`,
         launch: async (release, plan) => life.later(`start: worker ${plan.slot + 1}`, () => {
@@ -424,6 +425,7 @@ export class World {
           return {oldNginxWorkers: world.#oldNginxWorkers()};
         }).catch(life.hangIfKilled),
         fileHash: () => life.look(hashOf(world.nginx.file)),
+        ownFile: () => life.look(isOwn(world.nginx.file ?? '', 'osyw') ? NGINX.file : undefined),
         filePorts: () => life.look(portsIn(world.nginx.file ?? '')),
         acceptsOnly: async workers => life.read(world.nginx.mood === 'is down' ? undefined : world.nginx.late === undefined && workers.map(({pid}) => pid).join() === world.nginx.now.workers.map(({pid}) => pid).join()),
         probe: async () => {
