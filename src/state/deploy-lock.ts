@@ -29,7 +29,7 @@ const FLOCK_ENV = {PATH: '/usr/bin:/bin'};
  */
 export function lockOpenFile(fd: number): boolean {
   const result = spawnSync('flock', ['--exclusive', '--nonblock', '--conflict-exit-code', String(TAKEN), '3'], {stdio: ['ignore', 'ignore', 'pipe', fd], env: FLOCK_ENV});
-  if (result.status !== 0 && result.status !== TAKEN) throw new Error(`flock failed: ${result.error?.message ?? result.stderr.toString()}`);
+  if (result.status !== 0 && result.status !== TAKEN) throw result.error ?? new Error(`flock failed: ${result.stderr.toString()}`);
   return result.status === 0;
 }
 
@@ -83,8 +83,13 @@ function hold(fd: number, command: string): HeldLock {
   }
   return {
     release: () => {
-      ftruncateSync(fd);
-      closeSync(fd);
+      try {
+        ftruncateSync(fd);
+      } catch (error) {
+        if (errnoOf(error) === undefined) throw error;
+      } finally {
+        closeSync(fd);
+      }
     },
   };
 }

@@ -4,7 +4,7 @@ import {setTimeout as delay} from 'node:timers/promises';
 import {isDeepStrictEqual} from 'node:util';
 import type {Config} from '../config/config.ts';
 import type {ProcessIdentity} from '../deploy/deployment.ts';
-import {DeployError, messageOf} from '../errors.ts';
+import {DeployError, errnoOf, messageOf} from '../errors.ts';
 import {runCommand} from '../support/run-command.ts';
 import {lastLines} from '../workers/worker-log.ts';
 import {signalProcess} from '../workers/process-identity.ts';
@@ -91,7 +91,16 @@ export async function rehearseSwitch(config: Config, master: NginxMaster, ports:
   } catch {
     return undefined; // Whatever it is, the switch meets it again where it can be told.
   } finally {
-    rmSync(candidate, {force: true});
+    removeIfPossible(candidate);
+  }
+}
+
+/** The next rehearsal writes over it. */
+function removeIfPossible(path: string): void {
+  try {
+    rmSync(path, {force: true});
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
   }
 }
 
@@ -109,13 +118,16 @@ export async function replaceUpstream(config: Config, bytes: UpstreamBytes, port
   steps.intend({file, ports, master: master.process, accepting: before.accepting, ...changeOf(old, bytes)});
   let verdict: ReloadVerdict;
   let told = () => '';
+  let asked = false;
   try {
     const {errorLog} = await putInPlace(config, master, file, old, bytes, rehearsed);
     told = errorsFrom(errorLog);
     steps.reloading();
+    asked = true;
     verdict = await reload(config, master, before);
   } catch (error) {
     putBack(file, old);
+    if (asked && !(error instanceof DeployError)) await settleUnseen(config, error);
     throw error instanceof DeployError ? error : new DeployError('SWITCH_REFUSED', `cannot write ${file}: ${messageOf(error)}`, {cause: error});
   }
   if (verdict.kind === 'live') return {oldNginxWorkers: workersOf(master, before)};
@@ -227,6 +239,15 @@ async function settleUnclear(config: Config, master: NginxMaster, before: Before
   if (second.kind === 'unclear' && second.pending && second.masterState === 'T') return;
   if (second.kind !== 'live') {
     throw new DeployError('STATE_UNCERTAIN', `nginx (master pid ${master.process.pid}, state ${verdict.masterState}) did not answer a reload, nor the one that should take it back`);
+  }
+}
+
+/** The reload was asked for, and could not be watched: what nginx has loaded, one more tells, of the old bytes. */
+async function settleUnseen(config: Config, cause: unknown): Promise<void> {
+  try {
+    await reloadAsItStands(config);
+  } catch (error) {
+    throw new DeployError('STATE_UNCERTAIN', `nginx was told to reload, which could not be watched (${messageOf(cause)}), nor could the reload that should take it back: ${messageOf(error)}`);
   }
 }
 
