@@ -16,7 +16,7 @@ import {postSentinels} from './sentinels.ts';
 const FULL = process.env['OSYW_FAULTS'] === 'full';
 const ONLY = new RegExp(process.env['OSYW_FAULTS_ONLY'] ?? '');
 /** In the short size SIGKILL meets every so manieth point, each other fault so many points in all. */
-const SHORT = {killEvery: 2, points: 5};
+const SHORT = {killEvery: 3, points: 4};
 const LANES = 2;
 const STOPPED_MS = 5000;
 const ENDS_WITHIN_MS = 30_000;
@@ -34,19 +34,22 @@ const CONFIGURATIONS = (['snapshot', 'in_place'] as const).flatMap(tree => (['gi
   filed: daemon === (tree === 'snapshot'),
 }))));
 
+/** Whether a tree is made anew or from a retired one depends on what was deployed before: such a point is not met where the deploy does not pass it. */
+const NOT_ALWAYS = /\.(exportTo|changedPaths)\./;
+
 /** How the deploy goes that is met by the fault. */
 interface Story {
   readonly name: string;
   readonly exit: number;
-  readonly behaviour: Behaviour;
+  readonly behaviour: (site: Site) => Behaviour;
   readonly settings: Settings;
 }
 
-const GOOD: Story = {name: 'a deploy', exit: 0, behaviour: {}, settings: {}};
+const GOOD: Story = {name: 'a deploy', exit: 0, behaviour: () => ({}), settings: {}};
 const STORIES: readonly Story[] = [
   GOOD,
-  {name: 'a deploy that fails', exit: 8, behaviour: {health_status: 500}, settings: {check: {deadline: '1s'}}},
-  {name: 'a deploy that is rolled back', exit: 11, behaviour: {unhealthy_after_checks: 1}, settings: {}},
+  {name: 'a deploy that fails', exit: 8, behaviour: () => ({health_status: 500}), settings: {check: {deadline: '1s'}}},
+  {name: 'a deploy that is rolled back', exit: 11, behaviour: site => ({unhealthy_when_named: site.nginx.upstreamFile}), settings: {}},
 ];
 
 interface Point {
@@ -166,7 +169,7 @@ async function recovers({site, point, observer, old, fresh, filed}: Pick<Standin
   site.forget();
   await observer?.settles();
   const version = await site.version();
-  const may = point.past('journal.switched') && point.story.exit === 0 ? [fresh] : point.past('journal.switching') && point.story !== STORIES[1] ? [old, fresh] : [old];
+  const may = point.story !== GOOD ? [old] : point.past('journal.switched') ? [fresh] : point.past('journal.switching') ? [old, fresh] : [old];
   assert.ok(may.includes(version), `${version} serves, it should be ${may.join(' or ')}`);
   if (filed && version === old && point.story === GOOD) assert.ok(spooled(site) > 0, 'the request that nobody answered is filed again');
   await observer?.goesOn({version});
@@ -191,17 +194,23 @@ function spooled(site: Site): number {
 }
 
 /** A deploy of a fresh version that stands at the point; the version that served before. */
-async function standAt(t: TestContext, site: Site, point: Point, {filed}: Configuration, watched: boolean): Promise<Standing> {
+async function standAt(t: TestContext, site: Site, point: Point, {filed}: Configuration, watched: boolean): Promise<Standing | undefined> {
   const old = await site.version();
   const fresh = `${point.story.exit} ${Date.now()}`;
   const observer = watched ? await observe(t, site) : undefined;
   const barrier = await begin(site, point.story, fresh, point.name, filed);
-  assert.ok(await barrier.reached(barrier.command), `the deploy did not come to ${point.name}: ${barrier.command.stdout()}${barrier.command.stderr()}`);
+  const reached = await barrier.reached(barrier.command);
+  if (!reached && NOT_ALWAYS.test(point.name)) {
+    site.forget();
+    await observer?.goesOn();
+    return undefined;
+  }
+  assert.ok(reached, `the deploy did not come to ${point.name}: ${barrier.command.stdout()}${barrier.command.stderr()}`);
   return {t, site, point, barrier, command: barrier.command, old, fresh, observer, filed};
 }
 
 async function begin(site: Site, story: Story, version: string, point: string | undefined, filed: boolean): Promise<Barrier & {command: RunningCommand}> {
-  await site.release(version, story.behaviour);
+  await site.release(version, story.behaviour(site));
   site.configure(story.settings);
   if (filed) {
     const spool = join(site.stateDir, 'spool');
@@ -283,7 +292,7 @@ interface Run {
   readonly phase: string;
   readonly point: string;
   readonly skip: string | undefined;
-  readonly body: (t: TestContext, site: Site) => Promise<void>;
+  readonly body: (t: TestContext, site: Site) => Promise<'held' | 'not passed'>;
 }
 
 function planRuns(points: readonly Point[]): Run[] {
@@ -293,7 +302,12 @@ function planRuns(points: readonly Point[]): Run[] {
     return {
       configuration, fault: fault.name, phase: point.phase, point: point.name, skip: fault.skip,
       name: `${fault.name} at ${point.name} of ${point.story.name} (${configuration.name})`,
-      body: async (t, site) => fault.meet(await standAt(t, site, point, configuration, fault.failsRequests !== true)),
+      body: async (t, site) => {
+        const at = await standAt(t, site, point, configuration, fault.failsRequests !== true);
+        if (at === undefined) return 'not passed';
+        await fault.meet(at);
+        return 'held';
+      },
     };
   }));
 }
@@ -324,8 +338,8 @@ function planRecoveries(points: readonly Point[]): Run[] {
       configuration, fault: 'SIGKILL in recover, three times', phase: 'recover', point: name, skip: undefined,
       name: `SIGKILL in recover at its points ${first} to ${first + 2}, after SIGKILL at ${name} of ${point.story.name} (${configuration.name})`,
       body: async (t, site) => {
-        if (over.is) return t.skip('this recovery has not so many points');
-        const at = await standAt(t, site, point, configuration, true);
+        if (over.is) return 'not passed';
+        const at = present(await standAt(t, site, point, configuration, true), 'deploy at its point');
         await kill(at.command);
         for (let passage = first; passage < first + 3; passage++) {
           const barrier = raiseBarrier(site.dir, `@${passage}`);
@@ -340,6 +354,7 @@ function planRecoveries(points: readonly Point[]): Run[] {
           break;
         }
         await recovers(at);
+        return 'held';
       },
     }));
   });
@@ -357,18 +372,18 @@ test('whatever happens at any point of a deploy, no request fails and recover se
   const sites = new Sites(t);
   const points = await findPoints(sites);
   const runs = [...planRuns(points), ...planRecoveries(points)].filter(({name}) => ONLY.test(name));
-  t.diagnostic(`${points.length} points, ${runs.length} runs`);
+  console.log(`${points.length} points, ${runs.length} runs`);
   await inLanes(CONFIGURATIONS, async configuration => {
     for (const {name, fault, phase, point, skip, body} of runs.filter(run => run.configuration === configuration)) {
       await t.test(name, {skip: skip ?? false, timeout: 120_000}, async run => {
         const site = await sites.of(configuration);
-        let held = false;
+        let end: 'held' | 'not passed' | 'failed' = 'failed';
         try {
-          await body(run, site);
-          held = true;
+          end = await body(run, site);
+          if (end === 'not passed') run.skip('the point is not passed here');
         } finally {
-          if (!held) sites.discard(configuration);
-          recordRun({suite: 'barriers', fault, phase, held, point, configuration: configuration.name});
+          if (end === 'failed') sites.discard(configuration);
+          if (end !== 'not passed') recordRun({suite: 'barriers', fault, phase, held: end === 'held', point, configuration: configuration.name});
         }
       });
     }

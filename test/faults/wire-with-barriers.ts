@@ -7,8 +7,8 @@ import type {Journal} from '../../src/state/journal.ts';
 import type {SwitchSteps} from '../../src/upstream/switch-upstream.ts';
 import {wire as wireReally} from '../../src/wire.ts';
 
-/** How often may differ from run to run where something is waited for: the bake checks as long as it lasts. */
-const MOST_NUMBERED = 4;
+/** Two workers, two of each. How often more may differ from run to run: the bake checks as long as it lasts. */
+const MOST_NUMBERED = 2;
 const POLL_MS = 2;
 
 const dir = process.env['OSYW_TEST_BARRIER_DIR'];
