@@ -10,6 +10,10 @@ import {postSentinels} from './sentinels.ts';
 /** Watches a site from outside: by requests, by /proc, by innocent processes. It asks the deployer nothing but `status` and `history`. */
 export interface Observer {
   readonly traffic: Traffic;
+  /** `recover` settles what the fault left, and a second one changes nothing. */
+  settles(expected?: Settled): Promise<void>;
+  /** Everything is settled without a recovery, and the next deploy works. Ends the traffic. */
+  goesOn(expected?: Settled): Promise<void>;
   /** After a fault: `recover` settles it, a second one changes nothing, all invariants hold, the next deploy works. Ends the traffic. */
   recovers(expected?: Settled): Promise<void>;
   /** All invariants hold, without a recovery. Ends the traffic. */
@@ -32,21 +36,32 @@ export async function observe(test: TestContext, site: Site, options: ObserverOp
     if (options.noRequestFails !== false) assert.deepEqual(report.failures, [], 'no request fails');
     sentinels.unharmed();
   };
+  const settles = async (expected: Settled = {}): Promise<void> => {
+    const first = await site.run(['recover', '--json']);
+    assert.equal(first.exit, 0, `recover ended with ${first.exit}: ${first.stdout}${first.stderr}`);
+    const settled = fingerprint(site);
+    const second = await site.run(['recover', '--json']);
+    assert.equal(second.exit, 0, second.stdout + second.stderr);
+    assert.deepEqual(fingerprint(site), settled, 'a second recover changes nothing');
+    await site.settled(expected);
+  };
+  const deploysNext = async (): Promise<void> => {
+    const next = `next ${Date.now()}`;
+    await site.release(next);
+    await site.deployed();
+    await holds({version: next});
+  };
   return {
     traffic,
     holds,
-    recovers: async (expected = {}) => {
-      const first = await site.run(['recover', '--json']);
-      assert.equal(first.exit, 0, `recover ended with ${first.exit}: ${first.stdout}${first.stderr}`);
-      const settled = fingerprint(site);
-      const second = await site.run(['recover', '--json']);
-      assert.equal(second.exit, 0, second.stdout + second.stderr);
-      assert.deepEqual(fingerprint(site), settled, 'a second recover changes nothing');
+    settles,
+    goesOn: async (expected = {}) => {
       await site.settled(expected);
-      const next = `next ${Date.now()}`;
-      await site.release(next);
-      await site.deployed();
-      await holds({version: next});
+      await deploysNext();
+    },
+    recovers: async (expected = {}) => {
+      await settles(expected);
+      await deploysNext();
     },
   };
 }
