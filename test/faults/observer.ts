@@ -6,6 +6,7 @@ import type {TestContext} from 'node:test';
 import type {Settled, Site} from '../support/site.ts';
 import type {Traffic} from '../support/traffic.ts';
 import {postSentinels} from './sentinels.ts';
+import {changes, tracingChanges} from './tracing.ts';
 
 /** Watches a site from outside: by requests, by /proc, by innocent processes. It asks the deployer nothing but `status` and `history`. */
 export interface Observer {
@@ -14,6 +15,10 @@ export interface Observer {
   recovers(expected?: Settled): Promise<void>;
   /** All invariants hold, without a recovery. Ends the traffic. */
   holds(expected?: Settled): Promise<void>;
+  /** After a fault: `recover` settles it, a second one does nothing at all, by its system calls, all invariants hold. The traffic goes on. */
+  settles(expected?: Settled): Promise<void>;
+  /** No request has failed so far, and nobody else got a signal. The traffic goes on. */
+  nobodyHarmed(): void;
 }
 
 export interface ObserverOptions {
@@ -32,9 +37,26 @@ export async function observe(test: TestContext, site: Site, options: ObserverOp
     if (options.noRequestFails !== false) assert.deepEqual(report.failures, [], 'no request fails');
     sentinels.unharmed();
   };
+  const nobodyHarmed = (): void => {
+    if (options.noRequestFails !== false) assert.deepEqual(traffic.report().failures, [], 'no request fails');
+    sentinels.unharmed();
+  };
   return {
     traffic,
     holds,
+    nobodyHarmed,
+    settles: async (expected = {}) => {
+      const first = await site.run(['recover', '--json']);
+      assert.equal(first.exit, 0, `recover ended with ${first.exit}: ${first.stdout}${first.stderr}`);
+      const settled = fingerprint(site);
+      const record = join(site.dir, 'second-recover.trace');
+      const second = await site.run(['recover', '--json'], {wrap: tracingChanges(record)});
+      assert.equal(second.exit, 0, second.stdout + second.stderr);
+      assert.deepEqual(changes(record, site.stateDir), [], 'a second recover changes nothing');
+      assert.deepEqual(fingerprint(site), settled, 'a second recover changes nothing');
+      await site.settled(expected);
+      nobodyHarmed();
+    },
     recovers: async (expected = {}) => {
       const first = await site.run(['recover', '--json']);
       assert.equal(first.exit, 0, `recover ended with ${first.exit}: ${first.stdout}${first.stderr}`);
