@@ -21,10 +21,12 @@ interface Plan {
    * made on nothing but the deployer's files, and this way those count whose names nobody knows before, as a drain's.
    */
   readonly on: 'ours' | 'log' | 'all';
-  /** How many runs the short size makes. */
+  /** How many runs the short size makes; the last call is among them, but where their number varies from run to run. */
   readonly short: number;
   /** Every how manieth call the full size meets; 1 unless told. */
   readonly step?: number;
+  /** The fault stays until the deploy has ended. In the short size it begins well before that end. */
+  readonly lasting?: boolean;
 }
 
 const PLANS: readonly Plan[] = [
@@ -39,17 +41,22 @@ const PLANS: readonly Plan[] = [
 
   ...([['rename', 2], ['fsync', 1], ['fdatasync', 2], ['mkdir', 1], ['link', 0], ['symlink', 1]] as const)
     .map(([call, short]): Plan => ({fault: 'ENOSPC', call, on: 'all', short})),
+  {fault: 'ENOSPC', call: 'fdatasync', on: 'all', short: 1, step: 2, lasting: true},
   {fault: 'ENOSPC', call: 'openat', on: 'ours', short: 1},
   {fault: 'ENOSPC', call: 'write', on: 'ours', short: 3},
+  {fault: 'ENOSPC', call: 'write', on: 'ours', short: 2, step: 3, lasting: true},
   {fault: 'ENOSPC', call: 'write', on: 'log', short: 1},
 
   ...([['rename', 1], ['fsync', 2], ['fdatasync', 3], ['unlink', 1], ['mkdir', 0], ['link', 1], ['symlink', 0], ['rmdir', 1], ['fchmod', 0], ['ftruncate', 1]] as const)
     .map(([call, short]): Plan => ({fault: 'EIO', call, on: 'all', short})),
+  {fault: 'EIO', call: 'fsync', on: 'all', short: 1, step: 2, lasting: true},
+  {fault: 'EIO', call: 'rename', on: 'all', short: 1, step: 2, lasting: true},
   {fault: 'EIO', call: 'openat', on: 'ours', short: 1},
   {fault: 'EIO', call: 'write', on: 'ours', short: 1},
   {fault: 'EIO', call: 'write', on: 'log', short: 0},
 
   {fault: 'EMFILE', call: 'openat', on: 'ours', short: 3},
+  {fault: 'EMFILE', call: 'openat', on: 'ours', short: 1, step: 3, lasting: true},
   {fault: 'EMFILE', call: 'openat', on: 'all', short: 2, step: 30},
   {fault: 'EMFILE', call: 'openat', on: 'log', short: 0},
   {fault: 'EMFILE', call: 'socketpair', on: 'all', short: 1},
@@ -57,8 +64,8 @@ const PLANS: readonly Plan[] = [
   {fault: 'EMFILE', call: 'socket', on: 'all', short: 1},
 ];
 
-function titleOf({fault, call, on}: Plan): string {
-  return `${fault} at ${call} on ${on}`;
+function titleOf({fault, call, on, lasting = false}: Plan): string {
+  return `${lasting ? 'lasting ' : ''}${fault} at ${call} on ${on}`;
 }
 
 /** Exit codes that say "the new release serves" and "the old one does". Source: the contract. */
@@ -164,7 +171,7 @@ async function meet(bench: Bench, plan: Plan, at: number): Promise<boolean> {
   } catch (cause) {
     throw new Error(`${titleOf(plan)}, number ${at} (exit ${end.exit}, signal ${end.signal}), met:\n  ${met}\n${end.stdout}\n${end.stderr}`, {cause});
   } finally {
-    if (hit) recordRun({suite: 'system calls', fault: plan.fault, phase: phaseOf(calls), held, call: plan.call, on: plan.on, at, met, exit: end.exit ?? -1});
+    if (hit) recordRun({suite: 'system calls', fault: plan.fault, phase: phaseOf(calls), held, call: plan.call, on: plan.on, at, lasting: plan.lasting === true, met, exit: end.exit ?? -1});
   }
   return hit;
 }
@@ -184,7 +191,7 @@ for (const fault of ['SIGKILL', 'ENOSPC', 'EIO', 'EMFILE']) {
     for (const plan of plans) {
       const {first, last} = range(calls, plan, bench.site, paths.get(plan.on) ?? []);
       // The full size ends with the first run that meets nothing; as calls come and go from run to run, it looks a little further.
-      const points = FULL ? Array.from({length: Math.ceil(2 * (last + 5) / (plan.step ?? 1))}, (_, i) => first + i * (plan.step ?? 1)) : spread(first, last, plan.short);
+      const points = FULL ? Array.from({length: Math.ceil(2 * (last + 5) / (plan.step ?? 1))}, (_, i) => first + i * (plan.step ?? 1)) : spread(first, plan.step === undefined ? last : Math.round(0.7 * last), plan.short);
       let hits = 0;
       for (const at of points) {
         try {
@@ -198,7 +205,7 @@ for (const fault of ['SIGKILL', 'ENOSPC', 'EIO', 'EMFILE']) {
           bench = await setUp(t);
         }
       }
-      runs.push(`${plan.call} on ${plan.on} ${hits} of ${last - first + 1}`);
+      runs.push(`${titleOf(plan)} ${hits} of ${last - first + 1}`);
     }
     await bench.observer.holds();
     t.diagnostic(`runs: ${runs.join(', ')}`);

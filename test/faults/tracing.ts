@@ -11,6 +11,8 @@ export interface Injection {
   readonly fault: string;
   /** The how manieth, from 1. */
   readonly at: number;
+  /** All from that one on, as on a disk that stays full. */
+  readonly lasting?: boolean;
   /** Only calls on these very paths, or on descriptors of them; where it is missing all count. */
   readonly paths?: readonly string[];
 }
@@ -20,10 +22,10 @@ export function tracing(record: string, calls: readonly string[], more: readonly
   return ['strace', '-f', '-b', 'execve', '-qq', '-y', '-s', '400', '-o', record, '-e', `trace=${calls.join(',')}`, ...more];
 }
 
-export function injecting(record: string, {call, fault, at, paths = []}: Injection): string[] {
+export function injecting(record: string, {call, fault, at, lasting = false, paths = []}: Injection): string[] {
   const how = fault === 'SIGKILL' ? 'signal=SIGKILL' : `error=${fault}`;
   // The writes to the journal tell the phase.
-  return tracing(record, [...new Set([call, 'write'])], ['-e', `inject=${call}:${how}:when=${at}`, ...paths.flatMap(path => ['-P', path])]);
+  return tracing(record, [...new Set([call, 'write'])], ['-e', `inject=${call}:${how}:when=${at}${lasting ? '+' : ''}`, ...paths.flatMap(path => ['-P', path])]);
 }
 
 export interface Call {
