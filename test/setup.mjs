@@ -21,6 +21,7 @@ const TOOLS = [
   {is: 'git', has: found('git'), from: 'git'},
   {is: '/usr/bin/python3', has: () => existsSync('/usr/bin/python3'), from: 'python3'},
   {is: 'bottle for /usr/bin/python3', has: () => python('bottle'), from: 'python3-bottle'},
+  {is: 'strace', has: found('strace'), from: 'strace'},
   // For a test that is root's alone.
   {is: 'sudo', has: () => process.getuid() !== 0 || found('sudo')(), from: 'sudo'},
   {is: 'gevent for /usr/bin/python3', has: () => python('gevent'), from: 'python3-gevent'},

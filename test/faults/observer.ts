@@ -6,18 +6,21 @@ import type {TestContext} from 'node:test';
 import type {Settled, Site} from '../support/site.ts';
 import type {Traffic} from '../support/traffic.ts';
 import {postSentinels} from './sentinels.ts';
+import {changes, tracingChanges} from './tracing.ts';
 
 /** Watches a site from outside: by requests, by /proc, by innocent processes. It asks the deployer nothing but `status` and `history`. */
 export interface Observer {
   readonly traffic: Traffic;
-  /** `recover` settles what the fault left, and a second one changes nothing. */
-  settles(expected?: Settled): Promise<void>;
   /** Everything is settled without a recovery, and the next deploy works. Ends the traffic. */
   goesOn(expected?: Settled): Promise<void>;
   /** After a fault: `recover` settles it, a second one changes nothing, all invariants hold, the next deploy works. Ends the traffic. */
   recovers(expected?: Settled): Promise<void>;
   /** All invariants hold, without a recovery. Ends the traffic. */
   holds(expected?: Settled): Promise<void>;
+  /** After a fault: `recover` settles it, a second one does nothing at all, by its system calls, all invariants hold. The traffic goes on. */
+  settles(expected?: Settled): Promise<void>;
+  /** No request has failed so far, and nobody else got a signal. The traffic goes on. */
+  nobodyHarmed(): void;
 }
 
 export interface ObserverOptions {
@@ -36,14 +39,21 @@ export async function observe(test: TestContext, site: Site, options: ObserverOp
     if (options.noRequestFails !== false) assert.deepEqual(report.failures, [], 'no request fails');
     sentinels.unharmed();
   };
+  const nobodyHarmed = (): void => {
+    if (options.noRequestFails !== false) assert.deepEqual(traffic.report().failures, [], 'no request fails');
+    sentinels.unharmed();
+  };
   const settles = async (expected: Settled = {}): Promise<void> => {
     const first = await site.run(['recover', '--json']);
     assert.equal(first.exit, 0, `recover ended with ${first.exit}: ${first.stdout}${first.stderr}`);
     const settled = fingerprint(site);
-    const second = await site.run(['recover', '--json']);
+    const record = join(site.dir, 'second-recover.trace');
+    const second = await site.run(['recover', '--json'], {wrap: tracingChanges(record)});
     assert.equal(second.exit, 0, second.stdout + second.stderr);
+    assert.deepEqual(changes(record, site.stateDir), [], 'a second recover changes nothing');
     assert.deepEqual(fingerprint(site), settled, 'a second recover changes nothing');
     await site.settled(expected);
+    nobodyHarmed();
   };
   const deploysNext = async (): Promise<void> => {
     const next = `next ${Date.now()}`;
@@ -54,6 +64,7 @@ export async function observe(test: TestContext, site: Site, options: ObserverOp
   return {
     traffic,
     holds,
+    nobodyHarmed,
     settles,
     goesOn: async (expected = {}) => {
       await site.settled(expected);
@@ -67,7 +78,7 @@ export async function observe(test: TestContext, site: Site, options: ObserverOp
 }
 
 /** What a deploy leaves: the files of its state, what nginx reads, which processes run. The log and the lock's note for people do not count. */
-function fingerprint(site: Site): Record<string, string> {
+export function fingerprint(site: Site): Record<string, string> {
   const files = readdirSync(site.stateDir, {recursive: true, withFileTypes: true})
     .filter(entry => entry.isFile() && !['lock', 'waiting'].includes(entry.name))
     .map(entry => join(entry.parentPath, entry.name))
