@@ -52,7 +52,7 @@ export async function observe(test: TestContext, site: Site, options: ObserverOp
 }
 
 /** What a deploy leaves: the files of its state, what nginx reads, which processes run. The log and the lock's note for people do not count. */
-function fingerprint(site: Site): Record<string, string> {
+export function fingerprint(site: Site): Record<string, string> {
   const files = readdirSync(site.stateDir, {recursive: true, withFileTypes: true})
     .filter(entry => entry.isFile() && !['lock', 'waiting'].includes(entry.name))
     .map(entry => join(entry.parentPath, entry.name))
