@@ -77,7 +77,14 @@ function planFault(chosen: Choices): PlannedFault {
     'SIGKILL': 32, 'SIGTERM': 10, 'SIGINT': 5, 'SIGSTOP': 12, "a stranger's reload": 13, 'a second now': 11,
     'kill -9 of a new worker': 8, 'kill -9 of a worker after the switch': 9,
   });
-  return {kind, at: chosen.fraction() * 1.15, lasts: 0.1 + chosen.fraction() * 1.5, which: chosen.fraction()};
+  return {kind, at: planTime(kind, chosen), lasts: 0.1 + chosen.fraction() * 1.5, which: chosen.fraction()};
+}
+
+/** Half of a deploy under load is its drain, and what can go wrong comes before; so most faults do, too. */
+function planTime(kind: FaultKind, chosen: Choices): number {
+  if (kind === 'kill -9 of a worker after the switch') return chosen.fraction() * 0.5; // It waits for the switch.
+  if (kind === 'kill -9 of a new worker') return 0.25 + chosen.fraction() * 0.5;
+  return chosen.fraction() * (chosen.chance(0.7) ? 0.65 : 1.15);
 }
 
 function planVersion(chosen: Choices): NonNullable<Step['version']> {
