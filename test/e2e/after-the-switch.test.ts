@@ -55,7 +55,7 @@ for (const [what, behaviour] of [['dies', {die_after_ms: 900}], ['fails its chec
   });
 }
 
-test('after a roll back with the old workers dead nothing is stopped: 12, and recover says so', {timeout: 60_000}, async (t) => {
+test('after a roll back with the old workers dead nothing is stopped: 12, and recover says so', {timeout: 180_000}, async (t) => {
   const site = await makeSite(t);
   await site.deployed();
   probed(site);

@@ -16,7 +16,7 @@ import {waitUntil} from '../support/wait-until.ts';
 const root = process.getuid?.() === 0;
 const ROOT_ONLY = {skip: !root && 'needs root: the committer is another account'};
 const NOBODY = 65_534;
-const PATIENCE = {withinMs: 40_000};
+const PATIENCE = {withinMs: 120_000};
 
 /** A site whose commits deploy themselves; version 1 serves. */
 async function makeHookedSite(t: TestContext, options: SiteOptions = {}, install: readonly string[] = []): Promise<Site> {

@@ -80,7 +80,7 @@ function reloads(site: Site): number {
 }
 
 for (const {name, at, serves} of KILLS) {
-  test(`kill -9 ${name}: requests go on, recover settles it, and the next deploy works`, {timeout: 60_000}, async (t) => {
+  test(`kill -9 ${name}: requests go on, recover settles it, and the next deploy works`, {timeout: 240_000}, async (t) => {
     const site = await makeSite(t, SLOW);
     await site.deployed();
     await site.release('2', {boot_ms: 300});

@@ -34,7 +34,7 @@ test('a broken file of somebody else refuses the switch, and is named', async (t
   await site.settled({version: '2', traffic});
 });
 
-test('a reload that nginx refuses after `nginx -t` has passed: a listen port that is taken', {timeout: 60_000}, async (t) => {
+test('a reload that nginx refuses after `nginx -t` has passed: a listen port that is taken', {timeout: 180_000}, async (t) => {
   const site = await makeSite(t);
   await site.deployed();
   await site.release('2');
@@ -98,7 +98,7 @@ test('the pid file of an nginx that does not run: 9, and the process that has it
   await site.settled({version: '1'});
 });
 
-test('a master that does not answer: nothing that may still serve is stopped, and recover settles it', {timeout: 60_000}, async (t) => {
+test('a master that does not answer: nothing that may still serve is stopped, and recover settles it', {timeout: 180_000}, async (t) => {
   const site = await makeSite(t);
   await site.deployed();
   await site.release('2');

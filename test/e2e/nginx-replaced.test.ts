@@ -44,7 +44,7 @@ function masterIn(pidFile: string): number | undefined {
   return pid > 1 ? pid : undefined;
 }
 
-test('an nginx that is restarted in the middle of a switch does not keep the ports of a release that is given up', {timeout: 60_000}, async (t) => {
+test('an nginx that is restarted in the middle of a switch does not keep the ports of a release that is given up', {timeout: 180_000}, async (t) => {
   const site = await makeSite(t);
   await site.deployed();
   const restarted = join(site.dir, 'restarted');
