@@ -201,7 +201,8 @@ for (const fault of ['SIGKILL', 'ENOSPC', 'EIO', 'EMFILE']) {
         } catch (error) {
           hits++;
           failures.push(error);
-          t.diagnostic(String(error).slice(0, 600));
+          t.diagnostic(`${String(error).slice(0, 1500)}\n${String((error as Error).cause).slice(0, 500)}`);
+          await bench.observer.traffic.stop();
           bench = await setUp(t);
         }
       }
