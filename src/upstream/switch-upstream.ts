@@ -114,16 +114,24 @@ export async function replaceUpstream(config: Config, bytes: UpstreamBytes, port
     file, ports, master: master.process, accepting: before.accepting,
     oldBytes: old?.toString('base64') ?? null, oldHash: hashOf(old), newHash: hashOf(bytes),
   });
-  let verdict: ReloadVerdict;
   let told = () => '';
   try {
     const {errorLog} = await putInPlace(config, master, file, old, bytes, rehearsed);
     told = errorsFrom(errorLog);
     steps.reloading();
-    verdict = await reload(config, master, before);
   } catch (error) {
     putBack(file, old);
     throw error instanceof DeployError ? error : new DeployError('SWITCH_REFUSED', `cannot write ${file}: ${messageOf(error)}`, {cause: error});
+  }
+  let verdict: ReloadVerdict;
+  try {
+    verdict = await reload(config, master, before);
+  } catch (error) {
+    putBack(file, old);
+    if (error instanceof DeployError) throw error; // It was not even asked for.
+    // Asked for, and out of sight: nginx may use the new file by now, though the old one is back.
+    await settleUnclear(config, master, before, {kind: 'unclear', pending: false, masterState: 'unknown'});
+    throw new DeployError('SWITCH_REFUSED', `nginx was told to reload and could not be watched: ${messageOf(error)}`, {hint: 'The old upstream file is back, and nginx uses it again.', cause: error});
   }
   if (verdict.kind === 'live') return {oldNginxWorkers: workersOf(master, before)};
   putBack(file, old);
@@ -198,8 +206,18 @@ function errorsFrom(errorLog: string | undefined): () => string {
 /**
  * A reload that was asked for may still be carried out. As long as the master has not begun, it will read the old bytes that are back;
  * else it is asked once more and watched to the end, so that nothing read in between stays loaded.
+ * Errors: STATE_UNCERTAIN, whatever went wrong: nginx may use either.
  */
 async function settleUnclear(config: Config, master: NginxMaster, before: BeforeReload, verdict: Extract<ReloadVerdict, {kind: 'unclear'}>): Promise<void> {
+  try {
+    await takeReloadBack(config, master, before, verdict);
+  } catch (error) {
+    if (error instanceof DeployError && error.code === 'STATE_UNCERTAIN') throw error;
+    throw new DeployError('STATE_UNCERTAIN', `it cannot be told what nginx (master pid ${master.process.pid}) uses: ${messageOf(error)}`, {cause: error});
+  }
+}
+
+async function takeReloadBack(config: Config, master: NginxMaster, before: BeforeReload, verdict: Extract<ReloadVerdict, {kind: 'unclear'}>): Promise<void> {
   if (verdict.pending) return;
   if (verdict.masterState === 'gone') return settleRestart(config);
   const again = beforeReload(master);
