@@ -4,7 +4,7 @@ import {setTimeout as delay} from 'node:timers/promises';
 import {isDeepStrictEqual} from 'node:util';
 import type {Config} from '../config/config.ts';
 import type {ProcessIdentity} from '../deploy/deployment.ts';
-import {DeployError, messageOf} from '../errors.ts';
+import {DeployError, errnoOf, messageOf} from '../errors.ts';
 import {runCommand} from '../support/run-command.ts';
 import {lastLines} from '../workers/worker-log.ts';
 import {signalProcess} from '../workers/process-identity.ts';
@@ -90,7 +90,16 @@ export async function rehearseSwitch(config: Config, master: NginxMaster, ports:
   } catch {
     return undefined; // Whatever it is, the switch meets it again where it can be told.
   } finally {
+    discard(candidate);
+  }
+}
+
+/** Nothing reads it, and the next rehearsal writes it anew: that it cannot be removed is no reason to fail. */
+function discard(candidate: string): void {
+  try {
     rmSync(candidate, {force: true});
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
   }
 }
 
