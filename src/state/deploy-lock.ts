@@ -74,19 +74,23 @@ async function flock(fd: number, signal: AbortSignal): Promise<number | null> {
 
 function hold(fd: number, command: string): HeldLock {
   const holder: LockHolder = {process: identify(process.pid), command, since: new Date().toISOString()};
-  try {
-    ftruncateSync(fd);
-    writeSync(fd, JSON.stringify(holder), 0);
-  } catch (error) {
-    // The record is for people; on a full disk the lock holds without it.
-    if (errnoOf(error) === undefined) throw error;
-  }
+  note(fd, JSON.stringify(holder));
   return {
     release: () => {
-      ftruncateSync(fd);
+      note(fd, '');
       closeSync(fd);
     },
   };
+}
+
+/** The record is for people; on a full or broken disk the lock holds, and is let go, without it. */
+function note(fd: number, text: string): void {
+  try {
+    ftruncateSync(fd);
+    if (text !== '') writeSync(fd, text, 0);
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+  }
 }
 
 export function isLock(result: HeldLock | {readonly heldBy: LockHolder | undefined}): result is HeldLock {

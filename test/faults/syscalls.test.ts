@@ -226,6 +226,7 @@ interface Known extends Plan {
 
 /** Where a fault did harm once. */
 const KNOWN: readonly Known[] = [
+  {what: 'the note in the lock cannot be taken back', fault: 'EIO', call: 'ftruncate', on: 'ours', path: site => join(site.stateDir, 'lock'), at: 2, short: 1},
   {what: 'what was rehearsed cannot be removed', fault: 'EIO', call: 'unlink', on: 'ours', path: site => join(site.stateDir, 'rehearsal.conf'), behaviour: {boot_ms: 600}, at: 1, short: 1},
   {what: 'nginx cannot be looked at while it reloads', fault: 'EMFILE', call: 'openat', on: 'all', path: site => `/proc/${site.nginx.masterPid()}/status`, at: 1, short: 1},
   {what: 'nginx cannot be looked at any more since it reloads', fault: 'EMFILE', call: 'openat', on: 'all', path: site => `/proc/${site.nginx.masterPid()}/status`, at: 1, short: 1, lasting: true},
