@@ -29,7 +29,9 @@ const FLOCK_ENV = {PATH: '/usr/bin:/bin'};
  */
 export function lockOpenFile(fd: number): boolean {
   const result = spawnSync('flock', ['--exclusive', '--nonblock', '--conflict-exit-code', String(TAKEN), '3'], {stdio: ['ignore', 'ignore', 'pipe', fd], env: FLOCK_ENV});
-  if (result.status !== 0 && result.status !== TAKEN) throw new Error(`flock failed: ${result.error?.message ?? result.stderr.toString()}`);
+  // Too many open files, for one, is the machine's refusal, and is told as one.
+  if (result.error !== undefined) throw result.error;
+  if (result.status !== 0 && result.status !== TAKEN) throw new Error(`flock failed: ${result.stderr.toString()}`);
   return result.status === 0;
 }
 

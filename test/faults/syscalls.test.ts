@@ -230,6 +230,7 @@ const KNOWN: readonly Known[] = [
   {what: 'what was rehearsed cannot be removed', fault: 'EIO', call: 'unlink', on: 'ours', path: site => join(site.stateDir, 'rehearsal.conf'), behaviour: {boot_ms: 600}, at: 1, short: 1},
   {what: 'nginx cannot be looked at while it reloads', fault: 'EMFILE', call: 'openat', on: 'all', path: site => `/proc/${site.nginx.masterPid()}/status`, at: 1, short: 1},
   {what: 'nginx cannot be looked at any more since it reloads', fault: 'EMFILE', call: 'openat', on: 'all', path: site => `/proc/${site.nginx.masterPid()}/status`, at: 1, short: 1, lasting: true},
+  {what: 'no program can be started to lock', fault: 'EMFILE', call: 'socketpair', on: 'all', at: 1, short: 1},
 ];
 
 for (const known of KNOWN) {
