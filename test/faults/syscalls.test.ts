@@ -231,6 +231,7 @@ const KNOWN: readonly Known[] = [
   {what: 'nginx cannot be looked at while it reloads', fault: 'EMFILE', call: 'openat', on: 'all', path: site => `/proc/${site.nginx.masterPid()}/status`, at: 1, short: 1},
   {what: 'nginx cannot be looked at any more since it reloads', fault: 'EMFILE', call: 'openat', on: 'all', path: site => `/proc/${site.nginx.masterPid()}/status`, at: 1, short: 1, lasting: true},
   {what: 'no program can be started to lock', fault: 'EMFILE', call: 'socketpair', on: 'all', at: 1, short: 1},
+  ...[2, 4, 6].map((at): Known => ({what: `git cannot be started, ${at}`, fault: 'EMFILE', call: 'socketpair', on: 'all', at, short: 1})),
 ];
 
 for (const known of KNOWN) {
