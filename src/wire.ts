@@ -16,13 +16,14 @@ import {readState, writeState} from './state/state-file.ts';
 import {fileAgain, readSpool, unfile} from './trigger/request-spool.ts';
 import {findMaster, findMasters, hasPendingHup, isIdle, nginxChildren, type NginxMaster} from './upstream/nginx-master.ts';
 import {probeThroughNginx} from './upstream/probe.ts';
-import {portsIn} from './upstream/render-upstream.ts';
-import {rehearseSwitch, reloadAsItStands, replaceUpstream, switchUpstream, type Rehearsal} from './upstream/switch-upstream.ts';
+import {isOwn, portsIn} from './upstream/render-upstream.ts';
+import {rehearseSwitch, reloadAsItStands, replaceUpstream, switchUpstream, writeUpstreamAhead, type Rehearsal} from './upstream/switch-upstream.ts';
 import {followLinks, hashOf, putBack, readUpstream} from './upstream/upstream-file.ts';
 import {waitDrained} from './upstream/wait-drained.ts';
 import {launchWorker, newWorkerId} from './workers/launch-worker.ts';
+import {listenersOn} from './workers/listeners.ts';
 import {isAlive} from './workers/process-identity.ts';
-import {leasePorts} from './workers/spare-ports.ts';
+import {areSpare, leasePorts} from './workers/spare-ports.ts';
 import {stopWorker} from './workers/stop-workers.ts';
 import {openWorkingCopy} from './working-copy/open-working-copy.ts';
 
@@ -57,6 +58,8 @@ function realWorkers(config: Config): Workers {
   const {ports, host, stop} = config.workers;
   return {
     leasePorts: (count, taken, after) => leasePorts({range: ports, host, count, taken, after: after ?? undefined}),
+    answering: given => given.filter(port => listenersOn(host, port).length > 0),
+    areSpare: given => areSpare(ports, host, given),
     newId: (deploy, slot) => newWorkerId(config.app, deploy, slot),
     launch: (release, plan) => launchWorker(config, release, plan),
     stop: worker => stopWorker(worker, stop),
@@ -84,8 +87,10 @@ function realUpstream(config: Config): Upstream {
   const file = () => followLinks(nginx.file);
   let master: NginxMaster | undefined;
   let rehearsal: Promise<Rehearsal | undefined> | undefined;
+  const isRunning = async () => (await findMasters(nginx)).fitting.length > 0;
   const bytesOf = (base64: string | null) => base64 === null ? null : Buffer.from(base64, 'base64');
   return {
+    isRunning,
     requireRunning: async () => {
       file();
       master = await findMaster(nginx);
@@ -97,6 +102,7 @@ function realUpstream(config: Config): Upstream {
       const rehearsed = await rehearsal;
       return switchUpstream(config, ports, steps, rehearsed);
     },
+    writeAhead: (ports, steps) => writeUpstreamAhead(config, ports, steps),
     restore: (oldBytes, steps) => {
       const bytes = bytesOf(oldBytes);
       return replaceUpstream(config, bytes, portsIn(bytes?.toString('utf8') ?? ''), steps);
@@ -104,6 +110,7 @@ function realUpstream(config: Config): Upstream {
     putBack: oldBytes => putBack(file(), bytesOf(oldBytes)),
     reload: () => reloadAsItStands(config),
     fileHash: () => hashOf(readUpstream(file())),
+    ownFile: () => isOwn(readUpstream(file())?.toString('utf8') ?? '', config.app) ? file() : undefined,
     filePorts: () => existsSync(dirname(nginx.file)) ? portsIn(readUpstream(file())?.toString('utf8') ?? '') : [],
     acceptsOnly: async workers => {
       const {fitting: [master, second]} = await findMasters(nginx);
@@ -113,7 +120,7 @@ function realUpstream(config: Config): Upstream {
       const same = accepting.length === workers.length && workers.every(worker => accepting.some(({process}) => process.pid === worker.pid && process.startTime === worker.startTime));
       return same && !hasPendingHup(master) && isIdle(master) !== false;
     },
-    probe: async () => nginx.probe === undefined ? undefined : probeThroughNginx(nginx.probe),
+    probe: async () => nginx.probe === undefined || !await isRunning() ? undefined : probeThroughNginx(nginx.probe),
     waitDrained: (nginxWorkers, ports, report) => waitDrained({nginxWorkers, ports, report, ...drain}),
   };
 }

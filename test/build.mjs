@@ -19,23 +19,24 @@ const common = {bundle: true, platform: 'node', format: 'esm', target: 'node20.1
 /** What Node puts around a CommonJS module. */
 const WRAPPER = '(function (require, module, exports, __filename, __dirname) {';
 
-mkdirSync(dist, {recursive: true});
-await bundleCommand();
-await writeSchema();
-
-/** The launcher, and behind it the program in comments: see src/launch.ts. */
-async function bundleCommand() {
-  const [launcher, program] = await Promise.all([bundleOf('src/launch.ts'), bundleOf('src/main.ts')]);
-  await replacing('osyw-deploy.cjs', async (outfile) => {
-    writeFileSync(outfile, `#!/usr/bin/env node\n${launcher}\n// The program:\n${`${WRAPPER}${program}\n})`.replaceAll(/^/gm, '//')}`);
-    chmodSync(outfile, 0o755);
-  });
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  mkdirSync(dist, {recursive: true});
+  await replacing('osyw-deploy.cjs', (outfile) => bundleCommand(outfile));
+  await writeSchema();
 }
 
-async function bundleOf(entryPoint) {
+/** The launcher, and behind it the program in comments: see src/launch.ts. `plugins` of esbuild: a test builds a command of its own. */
+export async function bundleCommand(outfile, plugins = []) {
+  const [launcher, program] = await Promise.all([bundleOf('src/launch.ts'), bundleOf('src/main.ts', plugins)]);
+  writeFileSync(outfile, `#!/usr/bin/env node\n${launcher}\n// The program:\n${`${WRAPPER}${program}\n})`.replaceAll(/^/gm, '//')}`);
+  chmodSync(outfile, 0o755);
+}
+
+async function bundleOf(entryPoint, plugins = []) {
   const {outputFiles: [{text}]} = await build({
     ...common,
     entryPoints: [entryPoint],
+    plugins,
     write: false,
     // Names stay, so that a stack trace can be read.
     minifyWhitespace: true,

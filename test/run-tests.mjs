@@ -9,9 +9,10 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const wanted = process.argv[2] ?? '';
 
 // Real processes with real deadlines: more files at once than this, and the machine's own slowness looks like a failure.
-const concurrency = Math.min(4, Math.max(2, availableParallelism()));
+const concurrency = wanted.startsWith('faults') ? 1 : Math.min(4, Math.max(2, availableParallelism()));
 
-const found = ['unit', 'contract', 'e2e'].flatMap(testsIn).filter((file) => file.includes(wanted));
+// The faults are a run of their own: they take the whole machine, and long.
+const found = (wanted.startsWith('faults') ? ['faults'] : ['unit', 'contract', 'e2e']).flatMap(testsIn).filter((file) => file.includes(wanted));
 if (found.length === 0) {
   console.error(`no test file has "${wanted}" in its name`);
   process.exit(1);
@@ -33,8 +34,8 @@ function testsIn(folder) {
     .map((file) => join('test', folder, file));
 }
 
-/** The tests must not depend on who runs them: nothing of osyw-deploy's own settings, of a hook's git, or of a test runner above this one. */
+/** The tests must not depend on who runs them: nothing of osyw-deploy's own settings, of a hook's git, or of a test runner above this one. How much of the faults is to be run is said in OSYW_FAULTS* and OSYW_SOAK_SEED. */
 function environment() {
-  const kept = Object.entries(process.env).filter(([name]) => !/^(OSYW_|GIT_|NODE_TEST_CONTEXT$|NODE_OPTIONS$)/.test(name));
+  const kept = Object.entries(process.env).filter(([name]) => !/^(OSYW_(?!FAULTS|SOAK)|GIT_|NODE_TEST_CONTEXT$|NODE_OPTIONS$)/.test(name));
   return Object.fromEntries(kept);
 }

@@ -1,6 +1,10 @@
-import {unfinished} from '../deploy/recover.ts';
+import {refuseLostState, unfinished} from '../deploy/recover.ts';
+import {asFailure, type Failure} from '../deploy/run.ts';
+import {FAILURES} from '../errors.ts';
 import {readDrains} from '../state/drains.ts';
 import {readJournal} from '../state/journal.ts';
+import {readState} from '../state/state-file.ts';
+import {markedWorkers} from '../workers/worker-tree.ts';
 import {change} from './change.ts';
 import type {Context} from './context.ts';
 import {wire} from '../wire.ts';
@@ -34,18 +38,35 @@ export async function drain(context: Context): Promise<number> {
 }
 
 function showUnfinished({output, json, loadConfig}: Context): number {
-  const {stateDir} = loadConfig();
-  const deploy = unfinished(readJournal(stateDir));
-  const drains = readDrains(stateDir);
+  const config = loadConfig();
+  const {stateDir} = config;
+  const problems: Failure[] = [];
+  const readable = <T>(read: () => T): T | undefined => {
+    try {
+      return read();
+    } catch (error) {
+      problems.push(asFailure(error));
+      return undefined;
+    }
+  };
+  const deploy = readable(() => unfinished(readJournal(stateDir)));
+  const drains = readable(() => readDrains(stateDir)) ?? [];
+  const serving = readable(() => readState(stateDir))?.serving ?? null;
+  if (deploy === undefined) readable(() => refuseLostState(wire(config, () => undefined)));
+  const known = new Set([...(serving?.workers ?? []), ...drains.flatMap(({generation}) => generation.workers), ...(deploy?.workers ?? [])].map(({id}) => id));
+  const strays = markedWorkers(config.app).filter(({id}) => !known.has(id));
+  const exit = problems.length > 0 ? FAILURES.STATE_UNCERTAIN.exit : 0;
   if (json) {
-    output.out(`${JSON.stringify({deploy: deploy ?? null, drains: drains.map(({deploy: id, generation}) => ({deploy: id, release: generation.release.id}))})}\n`);
-    return 0;
+    output.out(`${JSON.stringify({deploy: deploy ?? null, drains: drains.map(({deploy: id, generation}) => ({deploy: id, release: generation.release.id})), problems: problems.map(({message}) => message), strays})}\n`);
+    return exit;
   }
-  if (deploy === undefined && drains.length === 0) output.out('nothing to recover\n');
+  for (const {message, hint} of problems) output.out(`${message}\n  ${hint}\n`);
+  for (const {pid, id} of strays) output.out(`process ${pid} carries the mark ${id} of ${config.app}, and this state does not know it (that of another state directory may)\n`);
+  if (deploy === undefined && drains.length === 0 && problems.length === 0) output.out('nothing to recover\n');
   if (deploy !== undefined) {
     output.out(`deploy ${deploy.id} (${deploy.revision ?? 'no revision yet'}) was interrupted in ${deploy.phase}: ${deploy.switched !== undefined ? 'it would go forward' : deploy.intent === undefined ? 'it would be taken back' : 'nginx would be asked which way'}\n`);
     for (const {port, worker} of deploy.workers) output.out(`  worker on port ${port}, pid ${worker?.process.pid ?? 'not recorded'}\n`);
   }
   for (const {deploy: id, generation} of drains) output.out(`release ${generation.release.id} is still to be drained after deploy ${id}\n`);
-  return 0;
+  return exit;
 }

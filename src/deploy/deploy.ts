@@ -7,7 +7,7 @@ import {portsOf, type DeployTools} from './tools.ts';
 import {DeployError} from '../errors.ts';
 import type {State} from '../state/state-file.ts';
 import {formatDuration} from '../support/durations.ts';
-import type {SwitchIntent, SwitchSteps} from '../upstream/switch-upstream.ts';
+import type {SwitchIntent, Switched, SwitchSteps} from '../upstream/switch-upstream.ts';
 import type {LaunchedWorker} from '../workers/launch-worker.ts';
 
 /** How a deploy ended, and whose drain it leaves to be finished once the lock is free. */
@@ -49,11 +49,11 @@ export async function deploy(request: Request, tools: DeployTools, signal: Abort
   let generation: Generation;
   try {
     await turn(); // The question is on its way; what follows reads the whole of /proc.
-    await tools.upstream.requireRunning();
+    if (!isComeback(request, before, tools) || await tools.upstream.isRunning()) await tools.upstream.requireRunning();
     const revision = await run.phase('update', () => update(request, asked, made, before, tools, run, signal));
     if (revision === 'unchanged') return endUnchanged(made.revision, before, tools, run);
     const release = await run.phase('build', () => build(request, revision, made, before, tools, run, signal));
-    const launched = await run.phase('start', () => start(release, made, before, tools, run, signal));
+    const launched = await run.phase('start', () => start(release, isComeback(request, before, tools), made, before, tools, run, signal));
     const workers = await run.phase('check', () => check(release, launched, made, before, tools, run, signal));
     signal.throwIfAborted();
     generation = {deploy: run.id, release, configHash: tools.config.hash, since: new Date().toISOString(), workers};
@@ -63,9 +63,9 @@ export async function deploy(request: Request, tools: DeployTools, signal: Abort
     return abort(cause, request, made, before, tools, run);
   }
   let was: BeforeSwitch = {intent: undefined, oldNginxWorkers: [], before, historyNow};
-  const live = await run.phase('switch', async () => {
+  const move = async () => {
     try {
-      const {oldNginxWorkers} = await tools.upstream.switchTo(portsOf(generation), journalSwitch(run, intent => {
+      const {oldNginxWorkers} = await moveTraffic(generation, isComeback(request, before, tools), tools, journalSwitch(run, intent => {
         was = {...was, intent};
       }));
       was = {...was, oldNginxWorkers};
@@ -73,8 +73,27 @@ export async function deploy(request: Request, tools: DeployTools, signal: Abort
       return {refused: cause};
     }
     return nowLive(generation, was, tools, run);
-  });
+  };
+  // That the phase begins may not be put on record either: then it does not.
+  const live = await run.phase('switch', move).catch((cause: unknown) => ({refused: cause}));
   return 'refused' in live ? abort(live.refused, request, made, before, tools, run) : settle(generation, live, was, tools, run);
+}
+
+/** Whether the release that serves has no worker left, as after a reboot, and is to come back. */
+function isComeback({target}: Request, {serving}: State, tools: DeployTools): boolean {
+  return target.kind === 'release' && serving !== null && serving.release.id === target.release.id && !serving.workers.some(worker => tools.workers.isAlive(worker));
+}
+
+async function moveTraffic(generation: Generation, comeback: boolean, {upstream, report}: DeployTools, steps: SwitchSteps): Promise<Switched> {
+  if (comeback && !await upstream.isRunning()) {
+    upstream.writeAhead(portsOf(generation), steps);
+    // One that was started meanwhile may have read the file before.
+    if (!await upstream.isRunning()) {
+      report({event: 'note', text: 'nginx does not run; it finds the workers in its file when it is started'});
+      return {oldNginxWorkers: []};
+    }
+  }
+  return upstream.switchTo(portsOf(generation), steps);
 }
 
 /** nginx uses the new workers: whether they do well there, or why that could not even be put on record. */
@@ -170,10 +189,10 @@ async function build(request: Request, revision: string, made: Made, before: Sta
   return release;
 }
 
-async function start(release: Release, made: Made, before: State, tools: DeployTools, run: Run, signal: AbortSignal): Promise<LaunchedWorker[]> {
+async function start(release: Release, comeback: boolean, made: Made, before: State, tools: DeployTools, run: Run, signal: AbortSignal): Promise<LaunchedWorker[]> {
   const {workers} = tools;
   await untilFewDrains(tools, signal);
-  const ports = await leaseBesideDrains(before, tools, signal);
+  const ports = (comeback ? await portsToComeBackTo(before, tools) : undefined) ?? await leaseBesideDrains(before, tools, signal);
   const plans = ports.map((port, slot) => ({slot, port, id: workers.newId(run.id, slot)}));
   // The marks are on disk before any process carries them: whatever dies now, recovery finds them all.
   run.journal?.append(...plans.map(({slot, port, id}) => ({type: 'starting', slot, port, worker: id} as const)));
@@ -189,6 +208,16 @@ async function start(release: Release, made: Made, before: State, tools: DeployT
   if (failed !== undefined) throw failed.reason;
   tools.upstream.rehearse(ports);
   return launched;
+}
+
+/** Where nginx looks for the dead workers: fresh ones of the same release may listen there at once, for it was proved before. */
+async function portsToComeBackTo({serving}: State, tools: DeployTools): Promise<number[] | undefined> {
+  if (serving === null || serving.workers.length !== tools.config.count) return undefined;
+  const ports = portsOf(serving);
+  if (!await tools.workers.areSpare(ports)) return undefined;
+  // What a dead worker left behind listens on none of them, so no request is touched.
+  const stopped = await Promise.all(serving.workers.map(worker => tools.workers.stop(worker)));
+  return stopped.every(({left}) => left.length === 0) ? ports : undefined;
 }
 
 async function check(release: Release, launched: readonly LaunchedWorker[], made: Made, before: State, tools: DeployTools, run: Run, signal: AbortSignal): Promise<Worker[]> {
@@ -244,7 +273,8 @@ export function recordServing(generation: Generation, was: BeforeSwitch, tools: 
   const {release} = generation;
   const line = historyLine(run, {outcome: failure === undefined ? 'deployed' : 'uncertain', failure, release: release.id, revision: release.revision});
   const old = before.serving;
-  const leaves = old !== null && old.deploy !== run.id;
+  // Workers that came back on the ports of dead ones leave nobody behind.
+  const leaves = old !== null && old.deploy !== run.id && !portsOf(old).some(port => portsOf(generation).includes(port));
   if (leaves) tools.records.writeDrain({version: 1, deploy: run.id, since: new Date().toISOString(), generation: old, oldNginxWorkers: was.oldNginxWorkers, history: was.historyNow ? null : line});
   tools.records.save(stateServing(generation, was, run));
   if (!leaves || was.historyNow) tools.records.addToHistory(line);
@@ -365,7 +395,9 @@ function numbered(state: State, release: Release): State {
 /** Takes back what a deploy made before its switch. May run twice. Returns the pids that will not die. */
 export async function undo(made: {workers: readonly {id: string; port: number; process: ProcessIdentity | undefined}[]; release: Release | undefined; existing: boolean; updated: boolean}, before: State, tools: DeployTools): Promise<number[]> {
   // A switch that failed has put the file back; if it still names one of these ports, traffic may be on its way there.
-  const named = made.workers.length === 0 ? [] : tools.upstream.filePorts().filter(port => made.workers.some(worker => worker.port === port));
+  // The ports of dead workers, on which these were to come back, it named before, too.
+  const named = made.workers.length === 0 ? [] : tools.upstream.filePorts()
+    .filter(port => made.workers.some(worker => worker.port === port) && before.serving?.workers.some(worker => worker.port === port) !== true);
   if (named.length > 0) throw new DeployError('STATE_UNCERTAIN', `the upstream file names ports ${named.join(', ')} of the release that failed`);
   const stopped = await Promise.all(made.workers.map(worker => tools.workers.stop(worker)));
   if (made.release !== undefined && !made.existing) await tools.releases.discard(made.release.id);

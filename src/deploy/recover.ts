@@ -72,7 +72,10 @@ export function unfinished(entries: readonly JournalEntry[]): Unfinished | undef
  */
 export async function recover(tools: DeployTools): Promise<Deployed | undefined> {
   const facts = unfinished(tools.records.readJournal());
-  if (facts === undefined) return undefined;
+  if (facts === undefined) {
+    refuseLostState(tools);
+    return undefined;
+  }
   tools.report({event: 'note', text: `recovering deploy ${facts.id}, which was interrupted in ${facts.phase}`});
   const run = startRun(facts, tools.report);
   run.newest = facts.newest;
@@ -83,6 +86,18 @@ export async function recover(tools: DeployTools): Promise<Deployed | undefined>
   } finally {
     run.journal.close();
   }
+}
+
+/** Where nginx sends requests to workers that some deploy of ours started, and no record says which: those cannot be drained, only guessed at. */
+export function refuseLostState({records, upstream, workers}: DeployTools): void {
+  const {serving, served, nextRelease} = records.state();
+  if (serving !== null || served.length > 0 || nextRelease > 1) return;
+  const file = upstream.ownFile();
+  const ports = file === undefined ? [] : workers.answering(upstream.filePorts());
+  if (file === undefined || ports.length === 0) return;
+  throw new DeployError('STATE_UNCERTAIN', `${file} was written by a deploy and names ports ${ports.join(', ')}, where somebody listens; but the state directory knows of no deploy`, {
+    hint: 'Nothing was touched. Was `state_dir` changed, or emptied? Put the old one back. To begin anew, take the first line (the comment) out of that file: what listens there then counts as started by hand, is replaced, and is left for you to stop. `osyw-deploy recover --dry-run` shows the processes.',
+  });
 }
 
 async function recoverFrom(facts: Unfinished, tools: DeployTools, run: Run): Promise<Deployed> {
@@ -115,8 +130,10 @@ async function settleSwitch(facts: Unfinished, intent: SwitchIntent, was: Before
       {hint: 'Nothing was stopped: the old and the new workers run. Put the file right, reload nginx, then run `osyw-deploy recover`.'});
   }
   const oldIsLoaded = await upstream.acceptsOnly(intent.accepting);
+  // Workers that come back where dead ones were: what nginx has loaded names them either way.
+  const comeback = intent.oldHash === intent.newHash;
   // No nginx has nothing loaded; when it starts it reads the file.
-  if (oldIsLoaded !== false) {
+  if (oldIsLoaded === undefined || (oldIsLoaded && !comeback)) {
     upstream.putBack(intent.oldBytes);
     return takeBack(facts, tools, run);
   }

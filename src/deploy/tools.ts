@@ -59,6 +59,10 @@ export interface Releases {
 export interface Workers {
   /** Spare ports, proved free. Errors: START_FAILED. */
   leasePorts(count: number, taken: ReadonlySet<number>, after: number | null): Promise<number[]>;
+  /** Whether all of these may be had by fresh workers: in the range, and proved free. */
+  areSpare(ports: readonly number[]): Promise<boolean>;
+  /** Those of these ports on which somebody listens. */
+  answering(ports: readonly number[]): number[];
   newId(deploy: string, slot: number): string;
   /** Errors: START_FAILED. */
   launch(release: Release, plan: WorkerPlan): Promise<LaunchedWorker>;
@@ -76,12 +80,15 @@ export interface Health {
 
 /** nginx's upstream. */
 export interface Upstream {
+  isRunning(): Promise<boolean>;
   /** Errors: SWITCH_REFUSED when nginx does not run. */
   requireRunning(): Promise<void>;
   /** Begins to test the configuration that these ports will make, so that `switchTo` finds it tested. Changes nothing that nginx reads. */
   rehearse(ports: readonly number[]): void;
   /** On return nginx uses these ports, in this order. Errors: SWITCH_REFUSED (the old bytes are back), STATE_UNCERTAIN. */
   switchTo(ports: readonly number[], steps: SwitchSteps): Promise<Switched>;
+  /** Names these ports in the file, for an nginx that does not run and reads it when it starts. Errors: SWITCH_REFUSED. */
+  writeAhead(ports: readonly number[], steps: SwitchSteps): void;
   /** On return nginx uses these bytes. Errors: as switchTo. */
   restore(oldBytes: string | null, steps: SwitchSteps): Promise<Switched>;
   /** Puts the bytes into the file and tells nginx nothing. */
@@ -90,11 +97,13 @@ export interface Upstream {
   reload(): Promise<Switched>;
   /** sha256 of what the file holds; null when there is none. */
   fileHash(): string | null;
+  /** The file, where a deploy of this application wrote it. */
+  ownFile(): string | undefined;
   /** The ports that the file names. */
   filePorts(): number[];
   /** Whether nginx's workers that accept are exactly these and no reload is on its way; undefined when nginx does not run. */
   acceptsOnly(workers: readonly ProcessIdentity[]): Promise<boolean | undefined>;
-  /** Undefined when the answer through nginx is good, or when no probe is configured. */
+  /** Undefined when the answer through nginx is good, when no probe is configured, or when nginx does not run. */
   probe(): Promise<string | undefined>;
   waitDrained(nginxWorkers: readonly ProcessIdentity[], ports: readonly number[], report: (progress: DrainProgress) => void): Promise<DrainProgress>;
 }

@@ -29,9 +29,7 @@ const FLOCK_ENV = {PATH: '/usr/bin:/bin'};
  */
 export function lockOpenFile(fd: number): boolean {
   const result = spawnSync('flock', ['--exclusive', '--nonblock', '--conflict-exit-code', String(TAKEN), '3'], {stdio: ['ignore', 'ignore', 'pipe', fd], env: FLOCK_ENV});
-  // Too many open files, for one, is the machine's refusal, and is told as one.
-  if (result.error !== undefined) throw result.error;
-  if (result.status !== 0 && result.status !== TAKEN) throw new Error(`flock failed: ${result.stderr.toString()}`);
+  if (result.status !== 0 && result.status !== TAKEN) throw result.error ?? new Error(`flock failed: ${result.stderr.toString()}`);
   return result.status === 0;
 }
 
@@ -76,23 +74,24 @@ async function flock(fd: number, signal: AbortSignal): Promise<number | null> {
 
 function hold(fd: number, command: string): HeldLock {
   const holder: LockHolder = {process: identify(process.pid), command, since: new Date().toISOString()};
-  note(fd, JSON.stringify(holder));
-  return {
-    release: () => {
-      note(fd, '');
-      closeSync(fd);
-    },
-  };
-}
-
-/** The record is for people; on a full or broken disk the lock holds, and is let go, without it. */
-function note(fd: number, text: string): void {
   try {
     ftruncateSync(fd);
-    if (text !== '') writeSync(fd, text, 0);
+    writeSync(fd, JSON.stringify(holder), 0);
   } catch (error) {
+    // The record is for people; on a full disk the lock holds without it.
     if (errnoOf(error) === undefined) throw error;
   }
+  return {
+    release: () => {
+      try {
+        ftruncateSync(fd);
+      } catch (error) {
+        if (errnoOf(error) === undefined) throw error;
+      } finally {
+        closeSync(fd);
+      }
+    },
+  };
 }
 
 export function isLock(result: HeldLock | {readonly heldBy: LockHolder | undefined}): result is HeldLock {

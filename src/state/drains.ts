@@ -1,7 +1,7 @@
 import {closeSync, constants, fstatSync, openSync, readdirSync, statSync, unlinkSync} from 'node:fs';
 import {join} from 'node:path';
 import type {Generation, ProcessIdentity} from '../deploy/deployment.ts';
-import {errnoOf} from '../errors.ts';
+import {DeployError, errnoOf} from '../errors.ts';
 import {ignoreMissing, readRegularFile, replaceFile, syncDirectory} from './atomic-file.ts';
 import {lockOpenFile} from './deploy-lock.ts';
 import type {HistoryLine} from './history.ts';
@@ -36,11 +36,11 @@ export function writeDrain(stateDir: string, drain: Drain): void {
   replaceFile(pathOf(stateDir, drain.deploy), JSON.stringify(drain), {mode: 0o600});
 }
 
-/** All that is still to be drained, oldest first. */
+/** All that is still to be drained, oldest first. Errors: STATE_UNCERTAIN for a damaged one, or one of another version. */
 export function readDrains(stateDir: string): Drain[] {
   return deploysIn(stateDir).flatMap(deploy => {
     const bytes = readRegularFile(pathOf(stateDir, deploy));
-    return bytes === undefined ? [] : [JSON.parse(bytes.toString('utf8')) as Drain];
+    return bytes === undefined ? [] : [decodeDrain(bytes, pathOf(stateDir, deploy))];
   });
 }
 
@@ -59,8 +59,15 @@ export function takeDrain(stateDir: string, deploy: string): HeldDrain | undefin
     closeSync(fd);
     return undefined;
   }
+  let drain: Drain;
+  try {
+    drain = decodeDrain(bytes, path);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
   return {
-    drain: JSON.parse(bytes.toString('utf8')) as Drain,
+    drain,
     finish: () => {
       // Written anew meanwhile, it is somebody else's to finish.
       if (statSync(path, {throwIfNoEntry: false})?.ino === fstatSync(fd).ino) ignoreMissing(() => unlinkSync(path));
@@ -69,6 +76,21 @@ export function takeDrain(stateDir: string, deploy: string): HeldDrain | undefin
     },
     release: () => closeSync(fd),
   };
+}
+
+function decodeDrain(bytes: Buffer, path: string): Drain {
+  const uncertain = (what: string) => new DeployError('STATE_UNCERTAIN', `${path}: ${what}`, {
+    hint: 'It names workers that are still to be stopped. Nothing was touched. See which run (`osyw-deploy recover --dry-run`); when none of them is left over, move the file away.',
+  });
+  let drain: Partial<Drain> | null;
+  try {
+    drain = JSON.parse(bytes.toString('utf8')) as Partial<Drain> | null;
+  } catch {
+    throw uncertain('damaged');
+  }
+  if (Number(drain?.version) !== 1) throw uncertain(`of version ${String(drain?.version)}, this is version 1`);
+  if (!Array.isArray(drain?.generation?.workers) || !Array.isArray(drain.oldNginxWorkers)) throw uncertain('not a drain of osyw-deploy');
+  return drain as Drain;
 }
 
 function deploysIn(stateDir: string): string[] {

@@ -28,12 +28,17 @@ export function portsIn(text: string): number[] {
   return [...lines].filter(([, , rest]) => !/\bdown\b/.test(rest ?? '')).map(([, port]) => Number(port));
 }
 
+/** Whether a deploy of this application wrote it. */
+export function isOwn(text: string, app: string): boolean {
+  return text.startsWith(HEADER) && text.split('\n')[1] === applicationLine(app);
+}
+
 /**
  * Whether a file may be written over: this application's by its header, empty, or a hand-written block of this upstream and nothing else.
  * Comments count for nothing; a block with braces within, be it in quotes, is left to a person.
  */
 export function mayReplace(text: string, upstream: string, app: string): boolean {
-  if (text.startsWith(HEADER)) return text.split('\n')[1] === applicationLine(app);
+  if (text.startsWith(HEADER)) return isOwn(text, app);
   const bare = withoutComments(text).trim();
   if (bare === '') return true;
   const name = upstream.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');

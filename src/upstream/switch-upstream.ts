@@ -30,7 +30,8 @@ export interface SwitchIntent {
   readonly oldHash: string | null;
   readonly newHash: string | null;
   readonly ports: readonly number[];
-  readonly master: ProcessIdentity;
+  /** Null when nginx does not run. */
+  readonly master: ProcessIdentity | null;
   /** nginx's workers that accepted before. */
   readonly accepting: readonly ProcessIdentity[];
 }
@@ -90,14 +91,14 @@ export async function rehearseSwitch(config: Config, master: NginxMaster, ports:
   } catch {
     return undefined; // Whatever it is, the switch meets it again where it can be told.
   } finally {
-    discard(candidate);
+    removeIfPossible(candidate);
   }
 }
 
-/** Nothing reads it, and the next rehearsal writes it anew: that it cannot be removed is no reason to fail. */
-function discard(candidate: string): void {
+/** The next rehearsal writes over it. */
+function removeIfPossible(path: string): void {
   try {
-    rmSync(candidate, {force: true});
+    rmSync(path, {force: true});
   } catch (error) {
     if (errnoOf(error) === undefined) throw error;
   }
@@ -112,35 +113,22 @@ function stillHolds(rehearsed: Rehearsal | undefined, master: NginxMaster, old: 
 export async function replaceUpstream(config: Config, bytes: UpstreamBytes, ports: readonly number[], steps: SwitchSteps, rehearsed?: Rehearsal): Promise<Switched> {
   const {nginx} = config;
   const master = await findMaster(nginx);
-  const file = followLinks(nginx.file);
-  const old = readUpstream(file);
-  if (old !== null && !mayReplace(old.toString('utf8'), nginx.upstream, config.app)) {
-    throw new DeployError('SWITCH_REFUSED', `${file} is not ours to write: it holds more than \`upstream ${nginx.upstream}\` and does not begin with "${HEADER}" and the name of this application`,
-      {hint: 'Move what else stands there to another file, or name a file of its own in `nginx.file`.'});
-  }
+  const {file, old} = readOurs(config);
   const before = beforeReload(master);
-  steps.intend({
-    file, ports, master: master.process, accepting: before.accepting,
-    oldBytes: old?.toString('base64') ?? null, oldHash: hashOf(old), newHash: hashOf(bytes),
-  });
+  steps.intend({file, ports, master: master.process, accepting: before.accepting, ...changeOf(old, bytes)});
+  let verdict: ReloadVerdict;
   let told = () => '';
+  let asked = false;
   try {
     const {errorLog} = await putInPlace(config, master, file, old, bytes, rehearsed);
     told = errorsFrom(errorLog);
     steps.reloading();
-  } catch (error) {
-    putBack(file, old);
-    throw error instanceof DeployError ? error : new DeployError('SWITCH_REFUSED', `cannot write ${file}: ${messageOf(error)}`, {cause: error});
-  }
-  let verdict: ReloadVerdict;
-  try {
+    asked = true;
     verdict = await reload(config, master, before);
   } catch (error) {
     putBack(file, old);
-    if (error instanceof DeployError) throw error; // It was not even asked for.
-    // Asked for, and out of sight: nginx may use the new file by now, though the old one is back.
-    await settleUnclear(config, master, before, {kind: 'unclear', pending: false, masterState: 'unknown'});
-    throw new DeployError('SWITCH_REFUSED', `nginx was told to reload and could not be watched: ${messageOf(error)}`, {hint: 'The old upstream file is back, and nginx uses it again.', cause: error});
+    if (asked && !(error instanceof DeployError)) await settleUnseen(config, error);
+    throw error instanceof DeployError ? error : new DeployError('SWITCH_REFUSED', `cannot write ${file}: ${messageOf(error)}`, {cause: error});
   }
   if (verdict.kind === 'live') return {oldNginxWorkers: workersOf(master, before)};
   putBack(file, old);
@@ -151,6 +139,33 @@ export async function replaceUpstream(config: Config, bytes: UpstreamBytes, port
   await settleUnclear(config, master, before, verdict);
   throw new DeployError('SWITCH_REFUSED', `nginx did not take the new configuration within ${RELOAD_TIMEOUT_MS / 1000} s (master pid ${master.process.pid}, state ${verdict.masterState})`,
     {hint: verdict.masterState === 'T' ? `The master is stopped; let it go on with \`kill -CONT ${master.process.pid}\`. The old upstream file is back.` : "See nginx's error log. The old upstream file is back."});
+}
+
+/** Writes these ports into the file while no nginx runs. Errors: SWITCH_REFUSED. */
+export function writeUpstreamAhead(config: Config, ports: readonly number[], steps: SwitchSteps): void {
+  const {file, old} = readOurs(config);
+  const bytes = rendered(config, ports);
+  steps.intend({file, ports, master: null, accepting: [], ...changeOf(old, bytes)});
+  try {
+    putBack(file, bytes);
+  } catch (error) {
+    throw new DeployError('SWITCH_REFUSED', `cannot write ${file}: ${messageOf(error)}`, {cause: error});
+  }
+}
+
+/** The upstream file, which may be written over. Errors: SWITCH_REFUSED. */
+function readOurs({nginx, app}: Config): {file: string; old: UpstreamBytes} {
+  const file = followLinks(nginx.file);
+  const old = readUpstream(file);
+  if (old !== null && !mayReplace(old.toString('utf8'), nginx.upstream, app)) {
+    throw new DeployError('SWITCH_REFUSED', `${file} is not ours to write: it holds more than \`upstream ${nginx.upstream}\` and does not begin with "${HEADER}" and the name of this application`,
+      {hint: 'Move what else stands there to another file, or name a file of its own in `nginx.file`.'});
+  }
+  return {file, old};
+}
+
+function changeOf(old: UpstreamBytes, bytes: UpstreamBytes): Pick<SwitchIntent, 'oldBytes' | 'oldHash' | 'newHash'> {
+  return {oldBytes: old?.toString('base64') ?? null, oldHash: hashOf(old), newHash: hashOf(bytes)};
 }
 
 /**
@@ -215,18 +230,8 @@ function errorsFrom(errorLog: string | undefined): () => string {
 /**
  * A reload that was asked for may still be carried out. As long as the master has not begun, it will read the old bytes that are back;
  * else it is asked once more and watched to the end, so that nothing read in between stays loaded.
- * Errors: STATE_UNCERTAIN, whatever went wrong: nginx may use either.
  */
 async function settleUnclear(config: Config, master: NginxMaster, before: BeforeReload, verdict: Extract<ReloadVerdict, {kind: 'unclear'}>): Promise<void> {
-  try {
-    await takeReloadBack(config, master, before, verdict);
-  } catch (error) {
-    if (error instanceof DeployError && error.code === 'STATE_UNCERTAIN') throw error;
-    throw new DeployError('STATE_UNCERTAIN', `it cannot be told what nginx (master pid ${master.process.pid}) uses: ${messageOf(error)}`, {cause: error});
-  }
-}
-
-async function takeReloadBack(config: Config, master: NginxMaster, before: BeforeReload, verdict: Extract<ReloadVerdict, {kind: 'unclear'}>): Promise<void> {
   if (verdict.pending) return;
   if (verdict.masterState === 'gone') return settleRestart(config);
   const again = beforeReload(master);
@@ -234,6 +239,15 @@ async function takeReloadBack(config: Config, master: NginxMaster, before: Befor
   if (second.kind === 'unclear' && second.pending && second.masterState === 'T') return;
   if (second.kind !== 'live') {
     throw new DeployError('STATE_UNCERTAIN', `nginx (master pid ${master.process.pid}, state ${verdict.masterState}) did not answer a reload, nor the one that should take it back`);
+  }
+}
+
+/** The reload was asked for, and could not be watched: what nginx has loaded, one more tells, of the old bytes. */
+async function settleUnseen(config: Config, cause: unknown): Promise<void> {
+  try {
+    await reloadAsItStands(config);
+  } catch (error) {
+    throw new DeployError('STATE_UNCERTAIN', `nginx was told to reload, which could not be watched (${messageOf(cause)}), nor could the reload that should take it back: ${messageOf(error)}`);
   }
 }
 

@@ -35,6 +35,12 @@ export async function leasePorts(wanted: {
   return leased;
 }
 
+/** Whether all of these are in the range, and free. */
+export async function areSpare({first, last}: PortRange, host: string, ports: readonly number[]): Promise<boolean> {
+  if (ports.some(port => port < first || port > last)) return false;
+  return (await Promise.all(ports.map(port => isFree(host, port)))).every(free => free);
+}
+
 function inTurn({first, last}: PortRange, after: number | undefined): number[] {
   const size = last - first + 1;
   const start = after === undefined || after < first || after >= last ? 0 : after - first + 1;

@@ -1,5 +1,5 @@
 import type {ProcessIdentity} from '../deploy/deployment.ts';
-import {childrenOf, identify, isAlive, processesWith} from './process-identity.ts';
+import {allPids, childrenOf, identify, isAlive, processesWith, readProcFile} from './process-identity.ts';
 
 /** The variable that marks every process of a worker, however far it moved from its parent. */
 export const WORKER_MARK = 'OSYW_WORKER_ID';
@@ -7,6 +7,15 @@ export const WORKER_MARK = 'OSYW_WORKER_ID';
 /** All living processes that carry the mark of this worker. */
 export function markedProcesses(id: string): ProcessIdentity[] {
   return processesWith(`${WORKER_MARK}=${id}`);
+}
+
+/** Every living process that carries the mark of a worker of this application, whatever the state says of it. */
+export function markedWorkers(app: string): {pid: number; id: string}[] {
+  return allPids().flatMap(pid => {
+    const lines = readProcFile(`/proc/${pid}/environ`)?.toString('latin1').split('\0') ?? [];
+    const id = lines.find(line => line.startsWith(`${WORKER_MARK}=${app}/`))?.slice(WORKER_MARK.length + 1);
+    return id === undefined ? [] : [{pid, id}];
+  });
 }
 
 /** A process and all that descend from it, as far as they are still its children's children. */

@@ -7,14 +7,14 @@ import type {Drain} from '../../src/state/drains.ts';
 import type {HistoryLine} from '../../src/state/history.ts';
 import type {Journal, JournalEntry} from '../../src/state/journal.ts';
 import {EMPTY_STATE, type State} from '../../src/state/state-file.ts';
-import {portsIn, renderUpstream} from '../../src/upstream/render-upstream.ts';
+import {isOwn, portsIn, renderUpstream} from '../../src/upstream/render-upstream.ts';
 import type {Switched, SwitchSteps} from '../../src/upstream/switch-upstream.ts';
 import {hashOf} from '../../src/upstream/upstream-file.ts';
 import type {LaunchedWorker} from '../../src/workers/launch-worker.ts';
 
 /** How the workers of a revision behave; all else is well. */
 export type Flaw = 'never healthy' | 'dies at once' | 'fails in the bake' | 'dies in the bake' | 'fails the probe';
-export type NginxMood = 'good' | 'refuses the test' | 'refuses the reload' | 'answers late';
+export type NginxMood = 'good' | 'refuses the test' | 'refuses the reload' | 'answers late' | 'is down';
 
 export interface WorldOptions {
   readonly count?: number;
@@ -49,6 +49,8 @@ interface Process {
   readonly id: string | null;
   readonly port: number;
   readonly revision: string;
+  /** It was started where nginx looked for a dead one. */
+  readonly comesBack: boolean;
   alive: boolean;
 }
 
@@ -98,7 +100,7 @@ export class World {
     this.options = options;
     const file = options.byHand ?? null;
     const ports = portsIn(file ?? '');
-    for (const port of ports) this.processes.push({identity: this.#identity(), id: null, port, revision: 'by hand', alive: true});
+    for (const port of ports) this.processes.push({identity: this.#identity(), id: null, port, revision: 'by hand', comesBack: false, alive: true});
     this.nginx = {file, now: {workers: [this.#identity(), this.#identity()], ports, confirmed: true}, old: [], late: undefined, mood: 'good'};
     this.disk = {state: undefined, journal: undefined, history: [], drains: new Map(), releases: new Map(), workingCopy: null, spool: new Map()};
   }
@@ -143,7 +145,7 @@ export class World {
   /** Somebody else tells nginx to reload, e.g. after a certificate was renewed. */
   strangersReload(): void {
     this.timePasses();
-    if (this.nginx.mood === 'refuses the test' || this.nginx.mood === 'refuses the reload') return;
+    if (this.nginx.mood === 'refuses the test' || this.nginx.mood === 'refuses the reload' || this.nginx.mood === 'is down') return;
     this.#load(this.nginx.file);
     this.nginx.now.confirmed = true;
   }
@@ -160,6 +162,16 @@ export class World {
     for (const process of this.processes) process.alive = process.id === null;
     this.#bootId = `boot-${this.#pids}`;
     this.nginx = {...this.nginx, mood: 'good', late: undefined, old: [], now: {workers: [this.#identity()], ports: portsIn(this.nginx.file ?? ''), confirmed: true}};
+  }
+
+  nginxStops(): void {
+    this.nginx = {...this.nginx, mood: 'is down', late: undefined, old: [], now: {workers: [], ports: [], confirmed: true}};
+  }
+
+  /** Does nothing to one that runs but to mend it. */
+  nginxStarts(): void {
+    if (this.nginx.mood === 'is down') this.#load(this.nginx.file);
+    this.nginx = {...this.nginx, mood: 'good', old: this.nginx.old.filter(({workers}) => workers.length > 0), now: {...this.nginx.now, confirmed: true}};
   }
 
   /** Runs one life of the deployer to its end, which is `killed` when the switch was set. */
@@ -204,7 +216,7 @@ export class World {
   look(after: string): void {
     for (const port of this.loaded) {
       const process = this.processes.findLast(one => one.port === port);
-      const diedItself = process !== undefined && (process.identity.bootId !== this.#bootId || this.options.flaws?.[process.revision] === 'dies in the bake');
+      const diedItself = process !== undefined && (process.identity.bootId !== this.#bootId || process.comesBack || this.options.flaws?.[process.revision] === 'dies in the bake');
       if (process?.alive !== true && !diedItself) this.broken.push(`after "${after}" nginx sends requests to port ${port}, where nothing lives`);
     }
   }
@@ -212,6 +224,12 @@ export class World {
   #stop(process: Process): void {
     const {port, revision} = process;
     if (process.id === null) this.broken.push(`a process that is not ours was stopped, on port ${port}`);
+    const isBack = process.comesBack && !(this.disk.state?.serving?.workers.some(({id}) => id === process.id) ?? false);
+    if (isBack) {
+      // Where it was started nobody answered before.
+      process.alive = false;
+      return;
+    }
     if (this.loaded.includes(port)) this.broken.push(`the worker on port ${port} was stopped while nginx's loaded configuration names it`);
     if (portsIn(this.nginx.file ?? '').includes(port)) this.broken.push(`the worker on port ${port} was stopped while the upstream file names it`);
     if (this.options.flaws?.[revision] === undefined && !this.failing.has(revision) && this.nginx.old.some(({confirmed, ports}) => confirmed && ports.includes(port))) {
@@ -242,6 +260,9 @@ export class World {
     const setFile = (file: string | null) => {
       if (world.nginx.file !== file) life.disk(`upstream file: ${file === null ? 'none' : portsIn(file).join()}`, () => (world.nginx.file = file));
     };
+    const requireRunning = () => {
+      if (world.nginx.mood === 'is down') throw new DeployError('SWITCH_REFUSED', 'nginx does not run');
+    };
     const hup = () => life.now('nginx: HUP', () => {
       world.timePasses();
       if (world.nginx.mood === 'answers late') world.nginx.late = world.nginx.file;
@@ -250,6 +271,7 @@ export class World {
 
     /** As src/upstream/switch-upstream.ts goes about it. */
     const replace = (file: string | null, ports: readonly number[], steps: SwitchSteps): Switched => {
+      requireRunning();
       const old = world.nginx.file;
       steps.intend({file: NGINX.file, ports, oldBytes: old === null ? null : Buffer.from(old).toString('base64'), oldHash: hashOf(old), newHash: hashOf(file), master: {pid: 1, startTime: 1, bootId: 'x'}, accepting: world.nginx.now.workers});
       try {
@@ -327,12 +349,16 @@ export class World {
           const free = [...range.slice(first), ...range.slice(0, first)].filter(port => !busy(port));
           return life.read(free.slice(0, wanted));
         },
+        answering: ports => life.look(ports.filter(port => world.processes.some(one => one.alive && one.port === port))),
+        areSpare: async ports => life.read(ports.every(port => !world.strangers.has(port) && !world.processes.some(one => one.alive && one.port === port))),
         newId: (deploy, slot) => `osyw/${deploy}/${slot}/${++world.#pids}`,
         launch: async (release, plan) => life.later(`start: worker ${plan.slot + 1}`, () => {
           const identity = world.#identity();
           const flaw = options.flaws?.[release.revision];
           if (!disk.releases.get(release.id)?.complete) world.broken.push(`a worker was started in release ${release.id}, which is not complete`);
-          const process: Process = {identity, id: plan.id, port: plan.port, revision: release.revision, alive: flaw !== 'dies at once'};
+          const named = portsIn(world.nginx.file ?? '').includes(plan.port);
+          if (named && (world.state.serving?.release.id !== release.id || world.state.serving.workers.some(worker => world.#isAlive(worker.process)))) world.broken.push(`a worker was started on port ${plan.port}, which the upstream file names`);
+          const process: Process = {identity, id: plan.id, port: plan.port, revision: release.revision, comesBack: named, alive: flaw !== 'dies at once'};
           world.processes.push(process);
           const worker: Worker = {slot: plan.slot, port: plan.port, id: plan.id, process: identity, startedAt: new Date().toISOString()};
           return {
@@ -372,15 +398,26 @@ export class World {
       },
 
       upstream: {
-        requireRunning: async () => life.read(undefined),
+        isRunning: async () => life.read(world.nginx.mood !== 'is down'),
+        requireRunning: async () => {
+          await life.read(undefined);
+          requireRunning();
+        },
         rehearse: () => undefined,
         switchTo: async (ports, steps) => life.read(undefined).then(() => replace(renderUpstream(NGINX, 'osyw', '127.0.0.1', ports), ports, steps)).catch(life.hangIfKilled),
+        writeAhead: (ports, steps) => {
+          const file = renderUpstream(NGINX, 'osyw', '127.0.0.1', ports);
+          const old = world.nginx.file;
+          steps.intend({file: NGINX.file, ports, oldBytes: old === null ? null : Buffer.from(old).toString('base64'), oldHash: hashOf(old), newHash: hashOf(file), master: null, accepting: []});
+          setFile(file);
+        },
         restore: async (oldBytes, steps) => life.read(undefined).then(() => replace(text(oldBytes), portsIn(text(oldBytes) ?? ''), steps)).catch(life.hangIfKilled),
         putBack: oldBytes => {
           life.look(undefined);
           setFile(text(oldBytes));
         },
         reload: async () => life.read(undefined).then(() => {
+          requireRunning();
           hup();
           if (world.nginx.mood === 'refuses the reload') throw new DeployError('STATE_UNCERTAIN', 'nginx did not reload');
           world.timePasses();
@@ -388,8 +425,9 @@ export class World {
           return {oldNginxWorkers: world.#oldNginxWorkers()};
         }).catch(life.hangIfKilled),
         fileHash: () => life.look(hashOf(world.nginx.file)),
+        ownFile: () => life.look(isOwn(world.nginx.file ?? '', 'osyw') ? NGINX.file : undefined),
         filePorts: () => life.look(portsIn(world.nginx.file ?? '')),
-        acceptsOnly: async workers => life.read(world.nginx.late === undefined && workers.map(({pid}) => pid).join() === world.nginx.now.workers.map(({pid}) => pid).join()),
+        acceptsOnly: async workers => life.read(world.nginx.mood === 'is down' ? undefined : world.nginx.late === undefined && workers.map(({pid}) => pid).join() === world.nginx.now.workers.map(({pid}) => pid).join()),
         probe: async () => {
           await life.read(undefined);
           const revisions = world.loaded.map(port => world.processes.find(one => one.alive && one.port === port)?.revision ?? '');

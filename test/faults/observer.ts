@@ -11,6 +11,8 @@ import {changes, tracingChanges} from './tracing.ts';
 /** Watches a site from outside: by requests, by /proc, by innocent processes. It asks the deployer nothing but `status` and `history`. */
 export interface Observer {
   readonly traffic: Traffic;
+  /** Everything is settled without a recovery, and the next deploy works. Ends the traffic. */
+  goesOn(expected?: Settled): Promise<void>;
   /** After a fault: `recover` settles it, a second one changes nothing, all invariants hold, the next deploy works. Ends the traffic. */
   recovers(expected?: Settled): Promise<void>;
   /** All invariants hold, without a recovery. Ends the traffic. */
@@ -41,40 +43,42 @@ export async function observe(test: TestContext, site: Site, options: ObserverOp
     if (options.noRequestFails !== false) assert.deepEqual(traffic.report().failures, [], 'no request fails');
     sentinels.unharmed();
   };
+  const settles = async (expected: Settled = {}): Promise<void> => {
+    const first = await site.run(['recover', '--json']);
+    assert.equal(first.exit, 0, `recover ended with ${first.exit}: ${first.stdout}${first.stderr}`);
+    const settled = fingerprint(site);
+    const record = join(site.dir, 'second-recover.trace');
+    const second = await site.run(['recover', '--json'], {wrap: tracingChanges(record)});
+    assert.equal(second.exit, 0, second.stdout + second.stderr);
+    assert.deepEqual(changes(record, site.stateDir), [], 'a second recover changes nothing');
+    assert.deepEqual(fingerprint(site), settled, 'a second recover changes nothing');
+    await site.settled(expected);
+    nobodyHarmed();
+  };
+  const deploysNext = async (): Promise<void> => {
+    const next = `next ${Date.now()}`;
+    await site.release(next);
+    await site.deployed();
+    await holds({version: next});
+  };
   return {
     traffic,
     holds,
     nobodyHarmed,
-    settles: async (expected = {}) => {
-      const first = await site.run(['recover', '--json']);
-      assert.equal(first.exit, 0, `recover ended with ${first.exit}: ${first.stdout}${first.stderr}`);
-      const settled = fingerprint(site);
-      const record = join(site.dir, 'second-recover.trace');
-      const second = await site.run(['recover', '--json'], {wrap: tracingChanges(record)});
-      assert.equal(second.exit, 0, second.stdout + second.stderr);
-      assert.deepEqual(changes(record, site.stateDir), [], 'a second recover changes nothing');
-      assert.deepEqual(fingerprint(site), settled, 'a second recover changes nothing');
+    settles,
+    goesOn: async (expected = {}) => {
       await site.settled(expected);
-      nobodyHarmed();
+      await deploysNext();
     },
     recovers: async (expected = {}) => {
-      const first = await site.run(['recover', '--json']);
-      assert.equal(first.exit, 0, `recover ended with ${first.exit}: ${first.stdout}${first.stderr}`);
-      const settled = fingerprint(site);
-      const second = await site.run(['recover', '--json']);
-      assert.equal(second.exit, 0, second.stdout + second.stderr);
-      assert.deepEqual(fingerprint(site), settled, 'a second recover changes nothing');
-      await site.settled(expected);
-      const next = `next ${Date.now()}`;
-      await site.release(next);
-      await site.deployed();
-      await holds({version: next});
+      await settles(expected);
+      await deploysNext();
     },
   };
 }
 
 /** What a deploy leaves: the files of its state, what nginx reads, which processes run. The log and the lock's note for people do not count. */
-function fingerprint(site: Site): Record<string, string> {
+export function fingerprint(site: Site): Record<string, string> {
   const files = readdirSync(site.stateDir, {recursive: true, withFileTypes: true})
     .filter(entry => entry.isFile() && !['lock', 'waiting'].includes(entry.name))
     .map(entry => join(entry.parentPath, entry.name))

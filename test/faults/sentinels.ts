@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import {type ChildProcess, spawn} from 'node:child_process';
+import type {ChildProcess} from 'node:child_process';
 import {readFileSync} from 'node:fs';
 import {join} from 'node:path';
 import type {TestContext} from 'node:test';
+import {spawnBound} from '../support/run.ts';
 import {makeTempDir, removeTempDir} from '../support/temp-dir.ts';
 import {waitUntil} from '../support/wait-until.ts';
 
@@ -27,7 +28,7 @@ export async function postSentinels(test: TestContext, count = 3): Promise<Senti
   const dir = makeTempDir();
   const posted = Array.from({length: count}, (_, i): {child: ChildProcess; record: string} => {
     const record = join(dir, `signals-${i}`);
-    return {record, child: spawn('/usr/bin/python3', ['-S', '-E', '-c', SENTINEL, record, 'worker.py'], {cwd: '/', env: {}, stdio: 'ignore', detached: i > 0})};
+    return {record, child: spawnBound('/usr/bin/python3', ['-S', '-E', '-c', SENTINEL, record, 'worker.py'], {cwd: '/', env: {}, stdio: 'ignore', detached: i > 0})};
   });
   test.after(() => {
     for (const {child} of posted) child.kill('SIGKILL');

@@ -46,6 +46,12 @@ export function establishedTo(ports: readonly number[]): number {
   }).length;
 }
 
+/** The live children of a process. */
+export function childrenOf(parent: number): {pid: number; command: string}[] {
+  return readdirSync('/proc').map(Number).filter((pid) => Number.isInteger(pid) && parentOf(pid) === parent && isAlive(pid))
+    .map((pid) => ({pid, command: read(`/proc/${pid}/cmdline`).replaceAll('\0', ' ').trim()}));
+}
+
 /** The parent's pid, or 0 when the process is gone. */
 export function parentOf(pid: number): number {
   return Number(/^PPid:\s+(\d+)/m.exec(read(`/proc/${pid}/status`))?.[1] ?? 0);

@@ -3,6 +3,7 @@ import {mkdirSync, openSync, readFileSync, rmSync, writeFileSync} from 'node:fs'
 import {connect} from 'node:net';
 import {join} from 'node:path';
 import {leasePorts} from './free-ports.ts';
+import {childrenOf, isAlive} from './leftovers.ts';
 import {endChild, run, spawnBound} from './run.ts';
 import {scrubbedEnv} from './scrubbed-env.ts';
 import {waitUntil} from './wait-until.ts';
@@ -21,6 +22,10 @@ export interface NginxRig {
   masterPid(): number;
   start(): Promise<void>;
   stop(): Promise<void>;
+  /** The end that a power cut makes: nothing is cleaned up. `start` may follow. */
+  kill(): Promise<void>;
+  /** Somebody reloads nginx, and it is done: what accepted before does no more. */
+  reload(): Promise<void>;
   logs(): {error: string; access: string};
   /** The ports in the upstream block as it is on disk, in its order. */
   upstreamPorts(): number[];
@@ -46,6 +51,10 @@ export async function startNginx(prefix: string, options: {upstream?: string; se
   if (options.as) await run('chown', ['-R', `${options.as.uid}:${options.as.gid}`, prefix]);
   let child: ChildProcess | undefined;
   let foreign = 0;
+  const running = (): ChildProcess => {
+    if (child?.pid === undefined) throw new Error('nginx does not run');
+    return child;
+  };
 
   const rig: NginxRig = {
     prefix,
@@ -54,10 +63,7 @@ export async function startNginx(prefix: string, options: {upstream?: string; se
     upstreamFile,
     port: lease.first,
     url: `http://127.0.0.1:${lease.first}`,
-    masterPid: () => {
-      if (child?.pid === undefined) throw new Error('nginx does not run');
-      return child.pid;
-    },
+    masterPid: () => running().pid ?? 0,
     async start() {
       const output = openSync(join(prefix, 'logs', 'output.log'), 'a');
       const started = spawnBound(NGINX, ['-p', prefix, '-c', conf], {stdio: ['ignore', output, output], env: options.bareEnvironment ? {} : scrubbedEnv(prefix), ...options.as});
@@ -72,6 +78,20 @@ export async function startNginx(prefix: string, options: {upstream?: string; se
       child.kill('SIGCONT');
       await endChild(child);
       child = undefined;
+    },
+    async kill() {
+      const workers = childrenOf(rig.masterPid());
+      await endChild(running(), 'SIGKILL');
+      child = undefined;
+      for (const {pid} of workers) if (isAlive(pid)) process.kill(pid, 'SIGKILL');
+      await waitUntil('the workers of nginx to end', () => workers.every(({pid}) => !isAlive(pid)));
+    },
+    async reload() {
+      const master = rig.masterPid();
+      const accepting = () => childrenOf(master).filter(({command}) => command === 'nginx: worker process').map(({pid}) => pid);
+      const before = accepting();
+      process.kill(master, 'SIGHUP');
+      await waitUntil('nginx to have reloaded', () => accepting().length >= 2 && !accepting().some((pid) => before.includes(pid)), {withinMs: 10_000});
     },
     logs: () => ({error: readFileSync(join(prefix, 'logs', 'error.log'), 'utf8'), access: readFileSync(join(prefix, 'logs', 'access.log'), 'utf8')}),
     upstreamPorts: () => [...readFileSync(upstreamFile, 'utf8').matchAll(/^[^#\n]*\bserver\s+[^;\s]+:(\d+)/gm)].map((match) => Number(match[1])),

@@ -112,6 +112,8 @@ export interface Site {
   configure(settings: Settings): void;
   /** Undoes every `configure`. */
   forget(): void;
+  /** From now on every command runs behind these words, e.g. in namespaces of its own. */
+  wrap(words: readonly string[]): void;
   /** Any command, with --config. */
   run(args: readonly string[], options?: Partial<CommandOptions>): Promise<CommandEnd>;
   start(args: readonly string[], options?: Partial<CommandOptions>): RunningCommand;
@@ -180,8 +182,9 @@ export async function makeSite(test: TestContext, options: SiteOptions = {}): Pr
     chmodSync(configFile, 0o600);
     own();
   }
+  let wrap: readonly string[] = [];
   function asked(more: Partial<CommandOptions> = {}): CommandOptions {
-    return {cwd: dir, cli, ...(options.as && {as: options.as}), ...more};
+    return {cwd: dir, cli, wrap, ...(options.as && {as: options.as}), ...more};
   }
   function withConfig(args: readonly string[]): string[] {
     return [...args, '--config', configFile];
@@ -216,6 +219,9 @@ export async function makeSite(test: TestContext, options: SiteOptions = {}): Pr
     forget() {
       settings = original;
       writeConfig();
+    },
+    wrap(words) {
+      wrap = words;
     },
     run: (args, more) => runCommand(withConfig(args), asked(more)),
     start: (args, more) => startCommand(withConfig(args), asked(more)),

@@ -19,7 +19,7 @@ export interface LaneReport {
   readonly ok: number;
   readonly failed: number;
   readonly causes: Readonly<Record<string, number>>;
-  /** Milliseconds of each good answer, with the time it began. */
+  /** Milliseconds of each good answer, with the time it began; empty with `countsOnly`. */
   readonly latencies: readonly {readonly at: number; readonly ms: number}[];
 }
 
@@ -29,7 +29,7 @@ export interface TrafficReport {
   readonly failures: readonly Failure[];
   /** Requests on a kept connection that nginx closed under them, its own race on a reload: RST or FIN without one byte of an answer. */
   readonly keepAliveRaces: readonly Failure[];
-  /** Every answer of the fresh GET lane in the order of the requests: which version, from which port. */
+  /** Every answer of the fresh GET lane in the order of the requests: which version, from which port; empty with `countsOnly`. */
   readonly served: readonly {readonly at: number; readonly version: string; readonly port: number}[];
   /** The versions in the order they were first seen to follow each other: `['1', '2']`. */
   readonly versions: readonly string[];
@@ -46,12 +46,15 @@ export interface Traffic {
 /**
  * Real requests through nginx on `port`, in lanes that fail in different ways.
  * Shape:  `lanes` how many clients each lane has; `everyMs` a client's pause between its requests.
+ * `countsOnly` keeps no good answer, only how many there were and their versions: a load of hours then needs no more memory than one of seconds.
  */
-export function startTraffic(port: number, options: {lanes?: Partial<Record<Lane, number>>; everyMs?: number; slowMs?: number; uploadBytes?: number} = {}): Traffic {
+export function startTraffic(port: number, options: {lanes?: Partial<Record<Lane, number>>; everyMs?: number; slowMs?: number; uploadBytes?: number; countsOnly?: boolean} = {}): Traffic {
   const began = performance.now();
   const everyMs = options.everyMs ?? 20;
   const clients: Record<Lane, number> = {freshGet: 2, freshPost: 1, keepAliveGet: 1, keepAlivePost: 1, slow: 1, upload: 1, ...options.lanes};
   const latencies = perLane((): {at: number; ms: number}[] => []);
+  const good = perLane(() => 0);
+  const versions = new Set<string>();
   const failures: Failure[] = [];
   const races: Failure[] = [];
   const served: {at: number; version: string; port: number}[] = [];
@@ -93,8 +96,10 @@ export function startTraffic(port: number, options: {lanes?: Partial<Record<Lane
         failures.push({lane, cause: answer.status === 200 ? 'BODY' : `STATUS ${answer.status}`, bytes: answer.body.length, at, ms: answer.ms});
       } else {
         count++;
-        latencies[lane].push({at, ms: answer.ms});
-        if (lane === 'freshGet') served.push({at, version: answer.body.toString(), port: Number(answer.headers['x-osyw-port'])});
+        good[lane]++;
+        if (lane === 'freshGet') versions.add(answer.body.toString());
+        if (!options.countsOnly) latencies[lane].push({at, ms: answer.ms});
+        if (lane === 'freshGet' && !options.countsOnly) served.push({at, version: answer.body.toString(), port: Number(answer.headers['x-osyw-port'])});
       }
       await pause(everyMs);
     }
@@ -109,9 +114,9 @@ export function startTraffic(port: number, options: {lanes?: Partial<Record<Lane
       const failed = [...failures, ...races].filter((failure) => failure.lane === lane);
       const causes: Record<string, number> = {};
       for (const failure of failed) causes[failure.cause] = (causes[failure.cause] ?? 0) + 1;
-      return {ok: latencies[lane].length, failed: failed.length, causes, latencies: latencies[lane]};
+      return {ok: good[lane], failed: failed.length, causes, latencies: latencies[lane]};
     });
-    return {lanes, failures: [...failures], keepAliveRaces: [...races], served: inOrder, versions: firstSeen(inOrder.map((answer) => answer.version))};
+    return {lanes, failures: [...failures], keepAliveRaces: [...races], served: inOrder, versions: options.countsOnly ? [...versions] : firstSeen(inOrder.map((answer) => answer.version))};
   }
 
   return {

@@ -9,6 +9,7 @@ import {releasesToKeep} from '../../../src/deploy/retention.ts';
 import {startRun} from '../../../src/deploy/run.ts';
 import {portsOf, type DeployTools} from '../../../src/deploy/tools.ts';
 import {DeployError, FAILURES, type FailureCode} from '../../../src/errors.ts';
+import {portsIn} from '../../../src/upstream/render-upstream.ts';
 import {World, type Life, type LifeOptions, type NginxMood, type WorldOptions} from '../../fakes/world.ts';
 
 /**
@@ -30,6 +31,8 @@ interface Situation {
   /** A signal of the operator when this is told. */
   readonly interruptIn?: string;
   readonly noWait?: boolean;
+  /** No worker of ours lives any more. */
+  readonly dead?: true;
   /** Much like another one: killed once is enough. */
   readonly alike?: true;
 }
@@ -67,6 +70,14 @@ const SITUATIONS: Readonly<Record<string, Situation>> = {
   'a restart of the same release': {before: ['r1'], request: release('manual', -1), ends: 'OK'},
   'a deploy after a stop': {before: ['r1'], prepare: stopped, ends: 'OK'},
   'a start after a stop': {alike: true, before: ['r1'], prepare: stopped, request: release('manual', -1), ends: 'OK'},
+  'a start after a reboot': {before: ['r1'], prepare: world => world.reboot(), dead: true, request: release('manual', -1), ends: 'OK'},
+  'a start after a reboot, a stranger has the ports': {alike: true, before: ['r1'], prepare: rebooted(world => world.loaded.forEach(port => world.strangers.add(port))), dead: true, request: release('manual', -1), ends: 'OK'},
+  'a start after a reboot, before nginx': {before: ['r1'], prepare: rebooted(world => world.nginxStops()), nginx: 'is down', dead: true, request: release('manual', -1), ends: 'OK'},
+  'a start after a reboot, before nginx, a stranger has the ports': {alike: true, before: ['r1'], prepare: rebooted(world => {
+    world.loaded.forEach(port => world.strangers.add(port));
+    world.nginxStops();
+  }), nginx: 'is down', dead: true, request: release('manual', -1), ends: 'OK'},
+  'a new revision after a reboot': {alike: true, before: ['r1'], prepare: world => world.reboot(), dead: true, ends: 'OK'},
   'in place': {before: ['r1'], world: {inPlace: true}, ends: 'OK'},
   'in place, never healthy': {alike: true, before: ['r1'], world: {inPlace: true, ...flawed('never healthy')}, ends: 'NEVER_HEALTHY', bad: true},
   'in place, the probe fails': {before: ['r1'], world: {inPlace: true, ...flawed('fails the probe')}, ends: 'ROLLED_BACK', bad: true},
@@ -152,14 +163,16 @@ for (const [name, situation] of Object.entries(SITUATIONS)) {
       const found: string[] = [];
       for (let n = 1; ; n++) {
         const world = await prepared(situation);
-        const was = world.loaded.join();
+        const was = whoServes(world);
+        const ranBefore = world.running().length;
         const life = await liveThrough(world, situation, {fullAt: n});
         if (life.diskEffects < n) break;
         const says = (text: string) => void found.push(`full at write ${n}, after "${life.effects.at(-1) ?? 'nothing'}": ${text}`);
         const {outcome, code} = life.value?.result ?? {outcome: 'aborted', code: 'INTERNAL'};
-        const serves = world.loaded.join() === was ? 'old' : 'new';
+        const serves = whoServes(world) === was ? 'old' : 'new';
         if (code !== 'STATE_UNCERTAIN' && outcome !== 'uncertain' && serves !== (outcome === 'deployed' ? 'new' : 'old')) says(`"${outcome}", ${code} is told, but the ${serves} release serves`);
         if (serves === 'new' && code === 'INTERNAL') says(`a full disk is told as a bug: ${String(life.error)}`);
+        if (life.end === 'threw' && world.running().length > ranBefore) says(`workers of it run on after ${String(life.error)}`);
         (await recovered(world, situation, false)).forEach(says);
       }
       assertNone(found);
@@ -214,6 +227,13 @@ function stopped(world: World): void {
   for (const process of world.processes) process.alive = false;
   world.disk.state = {...world.state, serving: null};
   world.disk.journal = undefined;
+}
+
+function rebooted(further: (world: World) => void): (world: World) => void {
+  return world => {
+    world.reboot();
+    further(world);
+  };
 }
 
 async function liveThrough(world: World, situation: Situation, options: LifeOptions): Promise<Life<Deployed>> {
@@ -277,7 +297,7 @@ async function recovered(world: World, situation: Situation, stranger: boolean):
 
 /** The tool is of use again: a good revision goes live. */
 async function deploysAgain(world: World, situation: Situation): Promise<string[]> {
-  world.nginx.mood = 'good';
+  world.nginxStarts();
   world.bakeMs = 0;
   world.strangers.clear();
   const {value, error} = await world.live(tools => change(tools, world, {...newest(), target: {kind: 'revision', wanted: 'r10'}, force: true, filed: []}));
@@ -298,15 +318,17 @@ function complaints(world: World, situation: Situation, end: Outcome | undefined
   const list = (values: readonly unknown[]) => `[${values.join(', ')}]`;
 
   const ports = serving === null ? (situation.before === undefined ? portsByHand(world) : []) : portsOf(serving);
-  expect(loaded.join() === ports.join(), () => `nginx sends requests to ${list(loaded)}, the state says ${list(ports)}`);
-  expect(loaded.every(port => world.processes.some(one => one.alive && one.port === port)), () => `nginx sends requests to ${list(loaded)}, of which not all live`);
+  const named = namedPorts(world);
+  expect(named.join() === ports.join(), () => `nginx sends requests to ${list(named)}, the state says ${list(ports)}`);
+  const first = journal[0];
+  const id = first?.type === 'deploy' ? first.id : undefined;
+  const isDead = situation.dead === true && next === undefined && serving?.deploy === disk.history[0]?.id;
+  expect(isDead || loaded.every(port => world.processes.some(one => one.alive && one.port === port)), () => `nginx sends requests to ${list(loaded)}, of which not all live`);
   const running = world.running().map(({id}) => id).sort();
-  const ours = (serving?.workers ?? []).map(({id}) => id).sort();
+  const ours = (isDead ? [] : serving?.workers ?? []).map(({id}) => id).sort();
   expect(running.join() === ours.join(), () => `${list(running)} run, ${list(ours)} should`);
   expect(world.processes.every(one => one.alive || one.id !== null), () => 'a process that was started by hand is dead');
 
-  const first = journal[0];
-  const id = first?.type === 'deploy' ? first.id : undefined;
   const lines = disk.history.filter(line => line.id === id);
   const wasSwitched = journal.some(({type}) => type === 'switched');
   const deployed = serving !== null && serving.deploy === id;
@@ -330,6 +352,15 @@ function complaints(world: World, situation: Situation, end: Outcome | undefined
   expect([...world.usedIds].every(used => Number(used) < state.nextRelease), () => `the number ${state.nextRelease} would be given a second time`);
   if (world.options.inPlace === true && serving !== null) expect(disk.workingCopy === serving.release.revision, () => `the working copy is at ${disk.workingCopy}, ${serving.release.revision} serves`);
   return found;
+}
+
+/** Where nginx sends requests, or will when it is started. */
+function namedPorts(world: World): readonly number[] {
+  return world.nginx.mood === 'is down' ? portsIn(world.nginx.file ?? '') : world.loaded;
+}
+
+function whoServes(world: World): string {
+  return namedPorts(world).map(port => world.processes.find(one => one.alive && one.port === port)?.identity.pid ?? 'nobody').join();
 }
 
 function portsByHand(world: World): number[] {

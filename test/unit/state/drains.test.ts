@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import {readdirSync, writeFileSync} from 'node:fs';
+import {readFileSync, readdirSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {after, beforeEach, test} from 'node:test';
+import {DeployError} from '../../../src/errors.ts';
 import {readDrains, takeDrain, writeDrain} from '../../../src/state/drains.ts';
 import {makeStateDir} from '../../../src/state/state-file.ts';
 import {makeTempDir, removeTempDir} from '../../support/temp-dir.ts';
@@ -25,6 +26,18 @@ test('drains are read oldest first, and what is not one is left alone', () => {
   writeFileSync(join(dir, 'drains', '.20261123-000000-bbbbbb.json.new'), 'half');
   writeFileSync(join(dir, 'drains', 'README'), 'hello');
   assert.deepEqual(readDrains(dir), [drain('20261123-000000-bbbbbb'), drain('20261124-000000-aaaaaa')]);
+});
+
+test('cut at every byte, or of another version, it is refused and not guessed', () => {
+  writeDrain(dir, drain('d1'));
+  const path = join(dir, 'drains', 'd1.json');
+  const bytes = readFileSync(path);
+  const isUncertain = (error: unknown) => error instanceof DeployError && error.code === 'STATE_UNCERTAIN' && error.message.startsWith(path);
+  for (const text of [...Array.from(bytes, (_, length) => bytes.subarray(0, length)), 'null', '[]', '{}', JSON.stringify({...drain('d1'), version: 2}), JSON.stringify({...drain('d1'), generation: {}})]) {
+    writeFileSync(path, text);
+    assert.throws(() => readDrains(dir), isUncertain, String(text));
+    assert.throws(() => takeDrain(dir, 'd1'), isUncertain, String(text));
+  }
 });
 
 test('a drain is taken by one only; when let go it can be taken up, when done it is gone', () => {
