@@ -1,6 +1,7 @@
 import {spawn} from 'node:child_process';
 import {createHash} from 'node:crypto';
 import {lstatSync, readdirSync, readlinkSync} from 'node:fs';
+import type {Readable} from 'node:stream';
 import {errnoOf} from '../errors.ts';
 
 /**
@@ -47,8 +48,9 @@ function findTree(directory: string): Promise<Buffer | undefined> {
       env: {PATH: '/usr/local/bin:/usr/bin:/bin', LC_ALL: 'C'}, stdio: ['ignore', 'pipe', 'ignore'],
     });
     const chunks: Buffer[] = [];
-    child.stdout.on('data', (chunk: Buffer) => chunks.push(chunk));
     child.on('error', () => resolve(undefined));
+    // Where no descriptor is left there is none, whatever the types say.
+    (child.stdout as Readable | undefined)?.on('data', (chunk: Buffer) => chunks.push(chunk));
     // busybox has no -printf; and a directory that vanishes meanwhile, or is closed to us, is told by the walk.
     child.on('close', code => resolve(code === 0 ? Buffer.concat(chunks) : undefined));
   });

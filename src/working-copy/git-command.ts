@@ -1,4 +1,6 @@
 import {randomUUID} from 'node:crypto';
+import {subscribe} from 'node:diagnostics_channel';
+import {EventEmitter} from 'node:events';
 import {existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {dirname, join} from 'node:path';
@@ -77,6 +79,7 @@ export function openGit(config: Config): Git {
   const run: Git['run'] = async (args, options) => {
     options.signal.throwIfAborted();
     if (options.remote !== undefined && passwordFile !== undefined) readPassword(passwordFile);
+    hearSpawnErrors();
     const {simpleGit} = await import('simple-git');
     const own = home(options.remote);
     const mark = randomUUID();
@@ -252,4 +255,19 @@ function askpass(username: string | undefined, passwordFile: string): string {
     'esac',
     '',
   ].join('\n');
+}
+
+/**
+ * Where no descriptor is left, `spawn` returns a child without streams, and its `error` comes later. simple-git trips over the missing
+ * streams before it listens, so that event would end us; what it trips over is told as the failure of the command.
+ */
+function hearSpawnErrors(): void {
+  if (!hears) subscribe('child_process', hearErrors);
+  hears = true;
+}
+
+let hears = false;
+
+function hearErrors(message: unknown): void {
+  if (typeof message === 'object' && message !== null && 'process' in message && message.process instanceof EventEmitter) message.process.on('error', () => undefined);
 }

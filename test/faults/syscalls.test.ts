@@ -3,7 +3,7 @@ import {readFileSync} from 'node:fs';
 import {dirname, join} from 'node:path';
 import {test, type TestContext} from 'node:test';
 import type {CommandEnd} from '../support/osyw.ts';
-import {makeSite, type Site} from '../support/site.ts';
+import {type Behaviour, makeSite, type Site} from '../support/site.ts';
 import {observe, type Observer} from './observer.ts';
 import {recordRun} from './report.ts';
 import {type Call, injecting, readCalls, tracing} from './tracing.ts';
@@ -14,6 +14,10 @@ const FULL = process.env['OSYW_FAULTS'] === 'full';
 const ONLY = process.env['OSYW_FAULTS_ONLY'] ?? '';
 
 interface Plan {
+  /** Of the release that meets it. */
+  readonly behaviour?: Behaviour;
+  /** Instead of `on`: the only path that counts. */
+  readonly path?: (site: Site) => string;
   readonly fault: string;
   readonly call: string;
   /**
@@ -109,7 +113,8 @@ function ownPaths({stateDir, nginx}: Site): string[] {
   ];
 }
 
-function pathsOf(site: Site, on: Plan['on']): string[] {
+function pathsOf(site: Site, {on, path}: Pick<Plan, 'on' | 'path'>): string[] {
+  if (path !== undefined) return [path(site)];
   return on === 'all' ? [] : on === 'log' ? [join(site.stateDir, 'log', 'osyw-deploy.log')] : ownPaths(site);
 }
 
@@ -137,7 +142,7 @@ function phaseOf(calls: readonly Call[]): string {
 
 async function faulted({site}: Bench, plan: Plan, at: number): Promise<{end: CommandEnd; calls: Call[]; hit: boolean}> {
   const record = join(site.dir, 'now.trace');
-  const end = await site.now([], {wrap: injecting(record, {...plan, at, paths: pathsOf(site, plan.on)})});
+  const end = await site.now([], {wrap: injecting(record, {...plan, at, paths: pathsOf(site, plan)})});
   const calls = readCalls(record);
   return {end, calls, hit: plan.fault === 'SIGKILL' ? end.signal === 'SIGKILL' : calls.some(({injected}) => injected)};
 }
@@ -146,7 +151,7 @@ async function faulted({site}: Bench, plan: Plan, at: number): Promise<{end: Com
 async function meet(bench: Bench, plan: Plan, at: number): Promise<boolean> {
   const {site, observer} = bench;
   const old = await site.version();
-  await site.release(String(++bench.version));
+  await site.release(String(++bench.version), plan.behaviour);
   const {end, calls, hit} = await faulted(bench, plan, at);
   const met = calls.find(({injected, returned}) => injected || returned === undefined)?.text.slice(0, 240) ?? '';
   let held = false;
@@ -183,7 +188,7 @@ for (const fault of ['SIGKILL', 'ENOSPC', 'EIO', 'EMFILE']) {
     const runs: string[] = [];
     let bench = await setUp(t);
     const record = join(bench.site.dir, 'count.trace');
-    const paths = new Map((['ours', 'log', 'all'] as const).map(on => [on, pathsOf(bench.site, on)]));
+    const paths = new Map((['ours', 'log', 'all'] as const).map(on => [on, pathsOf(bench.site, {on})]));
     await bench.site.release(String(++bench.version));
     const counted = await bench.site.now([], {wrap: tracing(record, [...new Set([...plans.map(({call}) => call), 'openat', 'mkdir'])])});
     assert.equal(counted.exit, 0, counted.stdout + counted.stderr);
@@ -201,7 +206,8 @@ for (const fault of ['SIGKILL', 'ENOSPC', 'EIO', 'EMFILE']) {
         } catch (error) {
           hits++;
           failures.push(error);
-          t.diagnostic(String(error).slice(0, 600));
+          t.diagnostic(`${String(error).slice(0, 1500)}\n${String((error as Error).cause).slice(0, 500)}`);
+          await bench.observer.traffic.stop();
           bench = await setUp(t);
         }
       }
@@ -210,5 +216,28 @@ for (const fault of ['SIGKILL', 'ENOSPC', 'EIO', 'EMFILE']) {
     await bench.observer.holds();
     t.diagnostic(`runs: ${runs.join(', ')}`);
     if (failures.length > 0) throw new AggregateError(failures, `${failures.length} runs did not hold`);
+  });
+}
+
+interface Known extends Plan {
+  readonly at: number;
+  readonly what: string;
+}
+
+/** Where a fault did harm once. */
+const KNOWN: readonly Known[] = [
+  {what: 'the note in the lock cannot be taken back', fault: 'EIO', call: 'ftruncate', on: 'ours', path: site => join(site.stateDir, 'lock'), at: 2, short: 1},
+  {what: 'what was rehearsed cannot be removed', fault: 'EIO', call: 'unlink', on: 'ours', path: site => join(site.stateDir, 'rehearsal.conf'), behaviour: {boot_ms: 600}, at: 1, short: 1},
+  {what: 'nginx cannot be looked at while it reloads', fault: 'EMFILE', call: 'openat', on: 'all', path: site => `/proc/${site.nginx.masterPid()}/status`, at: 1, short: 1},
+  {what: 'nginx cannot be looked at any more since it reloads', fault: 'EMFILE', call: 'openat', on: 'all', path: site => `/proc/${site.nginx.masterPid()}/status`, at: 1, short: 1, lasting: true},
+  {what: 'no program can be started to lock', fault: 'EMFILE', call: 'socketpair', on: 'all', at: 1, short: 1},
+  ...[2, 4, 6].map((at): Known => ({what: `git cannot be started, ${at}`, fault: 'EMFILE', call: 'socketpair', on: 'all', at, short: 1})),
+];
+
+for (const known of KNOWN) {
+  test(`${known.fault}: ${known.what}`, {skip: !`known ${known.what}`.includes(ONLY)}, async t => {
+    const bench = await setUp(t);
+    assert.ok(await meet(bench, known, known.at), 'the fault was met');
+    await bench.observer.holds();
   });
 }
