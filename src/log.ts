@@ -5,6 +5,8 @@ export interface Log {
   info(entry: object): void;
 }
 
+/** What is waited for is looked at up to a hundred times a second; one line a second tells it as well, and a drain may take hours. */
+const SAME_NOTE_AGAIN_MS = 1000;
 /** By then svn or git is waited for. */
 const LOADED_AFTER_MS = 50;
 
@@ -19,7 +21,25 @@ export function openLog(stateDir: string): Log {
     write = info;
     first.forEach(info);
   }), LOADED_AFTER_MS);
-  return {info: entry => write(entry)};
+  const isRepeated = noteRepetition();
+  return {
+    info: entry => {
+      if (!isRepeated(entry)) write(entry);
+    },
+  };
+}
+
+/** Whether a note says what another said a moment ago. */
+function noteRepetition(): (entry: object) => boolean {
+  const written = new Map<unknown, number>();
+  return entry => {
+    if (!('event' in entry && entry.event === 'note' && 'text' in entry)) return false;
+    const now = performance.now();
+    const last = written.get(entry.text);
+    if (last !== undefined && now - last < SAME_NOTE_AGAIN_MS) return true;
+    written.set(entry.text, now);
+    return false;
+  };
 }
 
 async function openPino(stateDir: string): Promise<(entry: object) => void> {
