@@ -2,7 +2,7 @@ import type {Behaviour, Settings, SiteOptions} from '../support/site.ts';
 import {choices, seedOf, type Choices} from './seeded.ts';
 
 /** What a version does: `good` ones may serve, of the broken ones `fades` shows it only after the switch. */
-export type VersionKind = 'good' | 'never healthy' | 'dies at once' | 'fades';
+export type VersionKind = 'good' | 'is never healthy' | 'dies at once' | 'fades';
 
 export type FaultKind = 'SIGKILL' | 'SIGTERM' | 'SIGINT' | 'SIGSTOP' | "a stranger's reload" | 'a second now' | 'kill -9 of a new worker' | 'kill -9 of a worker after the switch';
 
@@ -88,9 +88,9 @@ function planTime(kind: FaultKind, chosen: Choices): number {
 }
 
 function planVersion(chosen: Choices): NonNullable<Step['version']> {
-  const kind = chosen.weighed<VersionKind>({'good': 80, 'never healthy': 5, 'dies at once': 8, 'fades': 7});
+  const kind = chosen.weighed<VersionKind>({'good': 80, 'is never healthy': 5, 'dies at once': 8, 'fades': 7});
   switch (kind) {
-    case 'never healthy': return {kind, behaviour: chosen.pick<Behaviour>([{health_status: 500}, {never_listen: true}, {health_body: 'no'}])};
+    case 'is never healthy': return {kind, behaviour: chosen.pick<Behaviour>([{health_status: 500}, {never_listen: true}, {health_body: 'no'}])};
     case 'dies at once': return {kind, behaviour: {die_at_once: chosen.whole(0, 3)}};
     case 'fades': return {kind, behaviour: {unhealthy_after_ms: FADES_AFTER_MS}};
     case 'good': return {kind, behaviour: chosen.pick<Behaviour>([{}, {}, {}, {boot_ms: chosen.whole(50, 500)}, {slow_ms: 20}, {stop_ms: 150}, {ignore_term: true}, {spawn_child: true}])};

@@ -41,6 +41,7 @@ export class SoakFailure extends Error {
 }
 
 const CALIBRATING = 3;
+const RECENT = 7;
 const BETWEEN_WHOLE_CHECKS = 10;
 const TOLD = 12;
 const MOST_KEPT_RELEASES = 5;
@@ -176,10 +177,10 @@ class Soaking {
     await this.look();
     if (end.signal === 'SIGKILL' && step.afterKill.recover) await this.recover(step.afterKill.killedAt);
     for (const {fault, phase} of this.struck) recordRun({suite: 'soak', fault, phase, held: true, seed: this.seed, deploy: step.number});
-    if (step.version !== undefined && step.version.kind !== 'good') {
-      const phase = end.result?.code === 'ROLLED_BACK' ? 'bake' : end.result?.code === 'START_FAILED' ? 'start' : 'check';
-      this.count(`a version that ${step.version.kind === 'never healthy' ? 'is never healthy' : step.version.kind}`, phase);
-      recordRun({suite: 'soak', fault: step.version.kind, phase, held: true, seed: this.seed, deploy: step.number});
+    const phase = brokenIn(end);
+    if (step.version !== undefined && step.version.kind !== 'good' && phase !== undefined) {
+      this.count(`a version that ${step.version.kind}`, phase);
+      recordRun({suite: 'soak', fault: `a version that ${step.version.kind}`, phase, held: true, seed: this.seed, deploy: step.number});
     }
   }
 
@@ -348,6 +349,7 @@ class Soaking {
     const end = await site.deployed();
     this.lastEnd = end;
     this.possible = new Set([version]);
+    this.times.push(end.ms);
     await site.settled({version, outcome: 'deployed'});
     await this.look();
     this.lookForGrowth();
@@ -413,9 +415,10 @@ class Soaking {
     return version;
   }
 
-  /** Of the deploys so far that met no fault. */
+  /** Of the last deploys that met no fault: how fast a machine is changes with who else uses it. */
   private median(): number {
-    return [...this.times].sort((a, b) => a - b)[Math.floor(this.times.length / 2)] ?? 1000;
+    const last = this.times.slice(-RECENT).sort((a, b) => a - b);
+    return last[Math.floor(last.length / 2)] ?? 1000;
   }
 
   private strike(fault: FaultKind | 'SIGKILL of the recovery', phase: string): void {
@@ -453,6 +456,11 @@ class Soaking {
 function phaseOf(command: RunningCommand): string {
   const said = [...command.stdout().matchAll(/"phase":"(\w+)","state":"began"/g)].at(-1)?.[1];
   return said ?? 'before update';
+}
+
+/** Where a version was found to be broken; undefined: nobody got so far. */
+function brokenIn({result}: CommandEnd): string | undefined {
+  return {START_FAILED: 'start', NEVER_HEALTHY: 'check', ROLLED_BACK: 'bake'}[result?.code ?? ''];
 }
 
 function outcomeOf(end: CommandEnd): string {
