@@ -61,16 +61,26 @@ export async function soak(test: TestContext, options: SoakOptions): Promise<Soa
   const {vcs, tree, daemon} = siteOptions;
   say(`soak: seed ${seed}, ${deploys} deploys; ${vcs}, tree ${tree}, ${daemon === true ? 'daemons' : 'plain processes'}`);
   const soaking = new Soaking(test, site, options);
-  try {
-    await soaking.calibrate();
-    for (let number = 1; number <= deploys; number++) {
-      await soaking.step(planStep(seed, number));
-      if (number % BETWEEN_WHOLE_CHECKS === 0 || number === deploys) await soaking.examine(number);
+  let interrupted = false;
+  const work = (async () => {
+    try {
+      await soaking.calibrate();
+      for (let number = 1; number <= deploys && !interrupted; number++) {
+        await soaking.step(planStep(seed, number));
+        if (!interrupted && (number % BETWEEN_WHOLE_CHECKS === 0 || number === deploys)) await soaking.examine(number);
+      }
+      if (interrupted) throw new SoakFailure(`seed ${seed}: interrupted before all ${deploys} deploys were done`);
+      return await soaking.end(began);
+    } catch (error) {
+      throw interrupted ? error : await soaking.failure(error);
     }
-    return await soaking.end(began);
-  } catch (error) {
-    throw await soaking.failure(error);
-  }
+  })();
+  // Who takes the site away in the middle waits for the step under way first: what that still begins would outlive it.
+  test.after(async () => {
+    interrupted = true;
+    await work.catch(() => undefined);
+  });
+  return work;
 }
 
 class Soaking {
