@@ -53,10 +53,10 @@ export async function deploy(request: Request, tools: DeployTools, signal: Abort
     const revision = await run.phase('update', () => update(request, asked, made, before, tools, run, signal));
     if (revision === 'unchanged') return endUnchanged(made.revision, before, tools, run);
     const release = await run.phase('build', () => build(request, revision, made, before, tools, run, signal));
-    const launched = await run.phase('start', () => start(release, isComeback(request, before, tools), made, before, tools, run, signal));
-    const workers = await run.phase('check', () => check(release, launched, made, before, tools, run, signal));
+    const launched = await run.phase('start', () => start(release, request, made, before, tools, run, signal));
+    const fresh = await run.phase('check', () => check(release, launched, made, before, tools, run, signal));
     signal.throwIfAborted();
-    generation = {deploy: run.id, release, configHash: tools.config.hash, since: new Date().toISOString(), workers};
+    generation = generationWith(fresh, release, request, before, tools, run);
   } catch (cause) {
     failed.abort(cause);
     await asked.catch(() => undefined);
@@ -77,6 +77,23 @@ export async function deploy(request: Request, tools: DeployTools, signal: Abort
   // That the phase begins may not be put on record either: then it does not.
   const live = await run.phase('switch', move).catch((cause: unknown) => ({refused: cause}));
   return 'refused' in live ? abort(live.refused, request, made, before, tools, run) : settle(generation, live, was, tools, run);
+}
+
+/** The generation that is to serve: fresh workers alone, or beside those that go on. */
+function generationWith(fresh: readonly Worker[], release: Release, {target}: Request, {serving}: Pick<State, 'serving'>, tools: DeployTools, run: Run): Generation {
+  const generation = {deploy: run.id, release, configHash: configHashOf({target}, {serving}, tools), since: new Date().toISOString(), workers: fresh};
+  if (target.kind !== 'release' || target.slots === undefined || serving === null) return generation;
+  return {...generation, since: serving.since, workers: serving.workers.map(worker => fresh.find(({slot}) => slot === worker.slot) ?? worker)};
+}
+
+/** Of the configuration that the workers run with; where some go on it is still theirs, so that a later deploy sees the difference. */
+function configHashOf({target}: Pick<Request, 'target'>, {serving}: Pick<State, 'serving'>, tools: DeployTools): string {
+  return target.kind === 'release' && target.slots !== undefined && serving !== null ? serving.configHash : tools.config.hash;
+}
+
+/** Those of the workers that the other generation has not. */
+export function without(generation: Generation, other: Generation | null): Generation {
+  return {...generation, workers: generation.workers.filter(worker => other?.workers.some(({id}) => id === worker.id) !== true)};
 }
 
 /** Whether the release that serves has no worker left, as after a reboot, and is to come back. */
@@ -102,7 +119,7 @@ export type Live = {readonly fault: string | undefined} | {readonly unrecorded: 
 export async function nowLive(generation: Generation, was: BeforeSwitch, tools: DeployTools, run: Run): Promise<Live> {
   try {
     run.journal?.append({type: 'switched', workers: generation.workers, oldNginxWorkers: was.oldNginxWorkers});
-    return {fault: await confirm(generation, tools)};
+    return {fault: await confirm(without(generation, was.before.serving), tools)};
   } catch (cause) {
     return {unrecorded: cause};
   }
@@ -125,7 +142,7 @@ export async function settle(generation: Generation, live: Live, was: BeforeSwit
   try {
     if ('unrecorded' in live) throw live.unrecorded;
     let reason = live.fault;
-    if (reason === undefined && tools.config.bakeMs > 0) reason = await run.phase('bake', () => bake(generation, tools));
+    if (reason === undefined && tools.config.bakeMs > 0) reason = await run.phase('bake', () => bake(without(generation, was.before.serving), tools));
     return reason === undefined ? recordServing(generation, was, tools, run) : await rollBack(generation, reason, was, tools, run);
   } catch (cause) {
     run.journal?.close();
@@ -152,7 +169,7 @@ async function update(request: Request, asked: Promise<string>, made: Made, befo
   if (request.trigger === 'hook' && !await isNews(revision, before, tools, signal)) return 'unchanged';
   if (target.kind === 'revision' && !request.force && await isUnchanged(revision, before, tools)) return 'unchanged';
   overtakenBy(revision, request, tools);
-  run.journal ??= tools.records.beginJournal({type: 'deploy', version: 1, id: run.id, trigger: run.trigger, requestedBy: run.requestedBy, configHash: tools.config.hash});
+  run.journal ??= tools.records.beginJournal({type: 'deploy', version: 1, id: run.id, trigger: run.trigger, requestedBy: run.requestedBy, configHash: configHashOf(request, before, tools)});
   run.journal.append({type: 'phase', phase: 'update', state: 'began'}, {type: 'revision', revision, newest});
   if (target.kind === 'revision' || tools.config.inPlace) {
     made.updated = true;
@@ -189,11 +206,12 @@ async function build(request: Request, revision: string, made: Made, before: Sta
   return release;
 }
 
-async function start(release: Release, comeback: boolean, made: Made, before: State, tools: DeployTools, run: Run, signal: AbortSignal): Promise<LaunchedWorker[]> {
+async function start(release: Release, request: Request, made: Made, before: State, tools: DeployTools, run: Run, signal: AbortSignal): Promise<LaunchedWorker[]> {
   const {workers} = tools;
   await untilFewDrains(tools, signal);
-  const ports = (comeback ? await portsToComeBackTo(before, tools) : undefined) ?? await leaseBesideDrains(before, tools, signal);
-  const plans = ports.map((port, slot) => ({slot, port, id: workers.newId(run.id, slot)}));
+  const slots = (request.target.kind === 'release' ? request.target.slots : undefined) ?? Array.from({length: tools.config.count}, (_, slot) => slot);
+  const ports = (isComeback(request, before, tools) ? await portsToComeBackTo(slots, before, tools) : undefined) ?? await leaseBesideDrains(slots.length, before, tools, signal);
+  const plans = slots.map((slot, i) => ({slot, port: ports[i] ?? 0, id: workers.newId(run.id, slot)}));
   // The marks are on disk before any process carries them: whatever dies now, recovery finds them all.
   run.journal?.append(...plans.map(({slot, port, id}) => ({type: 'starting', slot, port, worker: id} as const)));
   const settled = await Promise.allSettled(plans.map(async plan => {
@@ -206,13 +224,13 @@ async function start(release: Release, comeback: boolean, made: Made, before: St
   if (launched.length > 0) run.journal?.append(...launched.map(one => ({type: 'started', worker: one.worker()} as const)));
   const failed = settled.find(result => result.status === 'rejected');
   if (failed !== undefined) throw failed.reason;
-  tools.upstream.rehearse(ports);
+  tools.upstream.rehearse(portsOf(generationWith(launched.map(one => one.worker()), release, request, before, tools, run)));
   return launched;
 }
 
 /** Where nginx looks for the dead workers: fresh ones of the same release may listen there at once, for it was proved before. */
-async function portsToComeBackTo({serving}: State, tools: DeployTools): Promise<number[] | undefined> {
-  if (serving === null || serving.workers.length !== tools.config.count) return undefined;
+async function portsToComeBackTo(slots: readonly number[], {serving}: State, tools: DeployTools): Promise<number[] | undefined> {
+  if (serving === null || serving.workers.length !== slots.length) return undefined;
   const ports = portsOf(serving);
   if (!await tools.workers.areSpare(ports)) return undefined;
   // What a dead worker left behind listens on none of them, so no request is touched.
@@ -273,9 +291,10 @@ export function recordServing(generation: Generation, was: BeforeSwitch, tools: 
   const {release} = generation;
   const line = historyLine(run, {outcome: failure === undefined ? 'deployed' : 'uncertain', failure, release: release.id, revision: release.revision});
   const old = before.serving;
+  const behind = old === null || old.deploy === run.id ? undefined : without(old, generation);
   // Workers that came back on the ports of dead ones leave nobody behind.
-  const leaves = old !== null && old.deploy !== run.id && !portsOf(old).some(port => portsOf(generation).includes(port));
-  if (leaves) tools.records.writeDrain({version: 1, deploy: run.id, since: new Date().toISOString(), generation: old, oldNginxWorkers: was.oldNginxWorkers, history: was.historyNow ? null : line});
+  const leaves = behind !== undefined && behind.workers.length > 0 && !portsOf(behind).some(port => portsOf(generation).includes(port));
+  if (leaves) tools.records.writeDrain({version: 1, deploy: run.id, since: new Date().toISOString(), generation: behind, oldNginxWorkers: was.oldNginxWorkers, history: was.historyNow ? null : line});
   tools.records.save(stateServing(generation, was, run));
   if (!leaves || was.historyNow) tools.records.addToHistory(line);
   run.journal?.append({type: 'closed', outcome: line.outcome});
@@ -295,7 +314,7 @@ function stateServing(generation: Generation, {before}: Pick<BeforeSwitch, 'befo
     serving: generation,
     served,
     lastPort: Math.max(...portsOf(generation)),
-    leftAlone: rolledBackFrom?.revision ?? null,
+    leftAlone: rolledBackFrom?.revision ?? (before.serving?.release.id === release.id ? before.leftAlone : null),
   };
 }
 
@@ -314,9 +333,10 @@ export async function rollBack(generation: Generation, reason: string, was: Befo
     const {oldNginxWorkers} = intent?.oldBytes == null ? await tools.upstream.switchTo([], steps) : await tools.upstream.restore(intent.oldBytes, steps);
     run.journal?.append({type: 'rolled_back', oldNginxWorkers});
     const line = historyLine(run, {outcome: 'rolled_back', failure, release: generation.release.id, revision: generation.release.revision});
-    tools.records.writeDrain({version: 1, deploy: run.id, since: new Date().toISOString(), generation, oldNginxWorkers, history: was.historyNow ? null : line});
+    tools.records.writeDrain({version: 1, deploy: run.id, since: new Date().toISOString(), generation: without(generation, old), oldNginxWorkers, history: was.historyNow ? null : line});
     if (was.historyNow) tools.records.addToHistory(line);
-    tools.records.save({...ended(before, run, generation.release), lastPort: Math.max(...portsOf(generation)), leftAlone: generation.release.revision});
+    const sameRelease = old?.release.id === generation.release.id;
+    tools.records.save({...ended(before, run, generation.release), lastPort: Math.max(...portsOf(generation)), leftAlone: sameRelease ? before.leftAlone : generation.release.revision});
     if (tools.config.inPlace && old !== null) await takeWorkingCopyBack(old.release.revision, tools);
     run.journal?.append({type: 'closed', outcome: 'rolled_back'});
     run.journal?.close();
@@ -449,11 +469,11 @@ export function journalSwitch(run: Run, keep: (intent: SwitchIntent) => void): S
 }
 
 /** Where what drains holds the ports that are missing, they come free when it ends. */
-async function leaseBesideDrains(before: State, tools: DeployTools, signal: AbortSignal): Promise<number[]> {
+async function leaseBesideDrains(count: number, before: State, tools: DeployTools, signal: AbortSignal): Promise<number[]> {
   for (;;) {
     const drains = tools.records.drains().length;
     try {
-      return await tools.workers.leasePorts(tools.config.count, takenPorts(before, tools), before.lastPort);
+      return await tools.workers.leasePorts(count, takenPorts(before, tools), before.lastPort);
     } catch (error) {
       if (drains === 0) throw error;
       await untilFewDrains(tools, signal, drains);

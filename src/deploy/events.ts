@@ -38,7 +38,9 @@ export interface Request {
     /** The newest revision, or the one named, from the repository. */
     | {readonly kind: 'revision'; readonly wanted: string | undefined}
     /** A release that is there already: it gets fresh workers, without update and build. */
-    | {readonly kind: 'release'; readonly release: Release};
+    | {readonly kind: 'release'; readonly release: Release;
+      /** Only these of the release that serves; the other workers go on. */
+      readonly slots?: readonly number[]};
   /** Deploy even what would be `unchanged`. */
   readonly force: boolean;
   /** What lay in the spool and is answered by this deploy, oldest first. */

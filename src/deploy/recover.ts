@@ -1,5 +1,5 @@
 import type {Generation, Phase, Release, Trigger, Worker} from './deployment.ts';
-import {confirm, endUnchanged, journalSwitch, nowLive, recordServing, rollBack, saveEnded, settle, undo, type BeforeSwitch, type Deployed} from './deploy.ts';
+import {confirm, endUnchanged, journalSwitch, nowLive, recordServing, rollBack, saveEnded, settle, undo, without, type BeforeSwitch, type Deployed} from './deploy.ts';
 import type {FiledRequest} from './events.ts';
 import {fileNewestAgain, takeFiledAgain} from './filed-requests.ts';
 import {historyLine, resultOf, startRun, type Failure, type Run} from './run.ts';
@@ -115,7 +115,7 @@ async function recoverFrom(facts: Unfinished, tools: DeployTools, run: Run): Pro
     const anybody = [...generation.workers, ...(before.serving?.workers ?? [])].some(worker => tools.workers.isAlive(worker));
     if (!anybody && tools.config.bakeMs > 0 && before.serving !== null) return orUncertain(() => rollBack(generation, 'everything ended before the bake had passed', was, tools, run));
     if (!anybody) return recordServing(generation, was, tools, run);
-    return orUncertain(async () => settle(generation, {fault: await confirm(generation, tools)}, was, tools, run));
+    return orUncertain(async () => settle(generation, {fault: await confirm(without(generation, before.serving), tools)}, was, tools, run));
   }
   if (facts.intent === undefined) return takeBack(facts, tools, run);
   return settleSwitch(facts, facts.intent, was, tools, run);
@@ -137,7 +137,10 @@ async function settleSwitch(facts: Unfinished, intent: SwitchIntent, was: Before
     upstream.putBack(intent.oldBytes);
     return takeBack(facts, tools, run);
   }
-  const workers = facts.workers.flatMap(({worker}) => worker !== undefined && intent.ports.includes(worker.port) ? [worker] : []);
+  const fresh = facts.workers.flatMap(({worker}) => worker !== undefined && intent.ports.includes(worker.port) ? [worker] : []);
+  // Those that were to go on beside the fresh ones serve either way.
+  const goOn = was.before.serving?.release.id === facts.release?.id ? was.before.serving?.workers ?? [] : [];
+  const workers = [...fresh, ...goOn];
   const generation = generationOf(facts, intent.ports.flatMap(port => workers.find(worker => worker.port === port) ?? []));
   const healthy = facts.aborting === undefined && generation.workers.length === intent.ports.length && await allGood(generation, tools);
   if (!healthy) {

@@ -44,6 +44,11 @@ const release = (trigger: Request['trigger'], index: number) => (world: World): 
   assert.ok(served);
   return {trigger, requestedBy: 'ann', target: {kind: 'release', release: {id: served.id, revision: served.revision, dir: served.dir}}, force: true, filed: []};
 };
+const replacement = (...slots: number[]) => (world: World): Request => {
+  const {target, ...request} = release('watch', -1)(world);
+  assert.ok(target.kind === 'release');
+  return {...request, target: {...target, slots}};
+};
 const flawed = (flaw: NonNullable<WorldOptions['flaws']>[string]) => ({flaws: {[NEW]: flaw}});
 const LONG_BAKE = 60_000;
 const BY_HAND = 'upstream myweb {\n    ip_hash;\n    server 127.0.0.1:9001 weight=4;\n    server 127.0.0.1:9002;\n}\n';
@@ -68,6 +73,10 @@ const SITUATIONS: Readonly<Record<string, Situation>> = {
   'the probe fails': {before: ['r1'], world: flawed('fails the probe'), ends: 'ROLLED_BACK', bad: true},
   'a rollback': {before: ['r1', 'r2'], request: release('rollback', -2), ends: 'OK'},
   'a restart of the same release': {before: ['r1'], request: release('manual', -1), ends: 'OK'},
+  'a worker is replaced beside the others': {before: ['r1'], request: replacement(1), ends: 'OK'},
+  'both workers are replaced, with a bake': {alike: true, before: ['r1'], bakeMs: 1, request: replacement(1, 0), ends: 'OK'},
+  'a worker is replaced, and its successor fails': {before: ['r1'], prepare: world => void world.failing.add('r1'), request: replacement(1), ends: 'ROLLED_BACK'},
+  'a worker is replaced, and nginx refuses the reload': {alike: true, before: ['r1'], nginx: 'refuses the reload', request: replacement(0), ends: 'SWITCH_REFUSED'},
   'a deploy after a stop': {before: ['r1'], prepare: stopped, ends: 'OK'},
   'a start after a stop': {alike: true, before: ['r1'], prepare: stopped, request: release('manual', -1), ends: 'OK'},
   'a start after a reboot': {before: ['r1'], prepare: world => world.reboot(), dead: true, request: release('manual', -1), ends: 'OK'},
