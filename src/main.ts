@@ -23,10 +23,10 @@ async function main(): Promise<number> {
   // Releases must be readable for the workers' account; what is secret is made with a mode of its own.
   process.umask(0o022);
   const output = openOutput(process.env);
-  const interrupted = interruptible();
+  const {signal, onHangup} = interruptible();
   try {
     const {runProgram} = await import('./cli/program.ts');
-    return await runProgram(words, {output, env: process.env, cwd: currentDirectory(), signal: interrupted, version: __OSYW_VERSION__, hookScript: __OSYW_HOOK__});
+    return await runProgram(words, {output, env: process.env, cwd: currentDirectory(), signal, onHangup, version: __OSYW_VERSION__, hookScript: __OSYW_HOOK__});
   } catch (error) {
     const {asFailure} = await import('./deploy/run.ts');
     const {failedResult} = await import('./cli/turn.ts');
@@ -39,10 +39,15 @@ async function main(): Promise<number> {
 }
 
 /** The first signal asks for an end before the switch; the second leaves at once, and the journal stays for `recover`. */
-function interruptible(): AbortSignal {
+function interruptible(): {signal: AbortSignal; onHangup(listener: () => void): void} {
   const controller = new AbortController();
+  let hangup: (() => void) | undefined;
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(name, () => {
+      if (name === 'SIGHUP' && hangup !== undefined) {
+        hangup();
+        return;
+      }
       if (!controller.signal.aborted) {
         controller.abort(new DeployError('INTERRUPTED', `interrupted by ${name}`));
         return;
@@ -51,7 +56,9 @@ function interruptible(): AbortSignal {
       process.kill(process.pid, name);
     });
   }
-  return controller.signal;
+  return {signal: controller.signal, onHangup: listener => {
+    hangup = listener;
+  }};
 }
 
 /** What the caller left open and would reach the workers: Node sees to the lowest descriptors, and stops at the first gap behind 15. */

@@ -10,6 +10,7 @@ import {portOwner} from './health/port-owner.ts';
 import {waitUntilHealthy} from './health/wait-until-healthy.ts';
 import {openReleases} from './releases/open-releases.ts';
 import {addToHistory} from './state/history.ts';
+import {asRestarted} from './state/restarts.ts';
 import {readDrains, takeDrain, writeDrain} from './state/drains.ts';
 import {beginJournal, continueJournal, readJournal} from './state/journal.ts';
 import {readState, writeState} from './state/state-file.ts';
@@ -63,7 +64,7 @@ function realWorkers(config: Config): Workers {
     newId: (deploy, slot) => newWorkerId(config.app, deploy, slot),
     launch: (release, plan) => launchWorker(config, release, plan),
     stop: worker => stopWorker(worker, stop),
-    isAlive: worker => isAlive(worker.process),
+    isAlive: worker => isAlive(worker.process) || isAlive(asRestarted(config.stateDir, worker).process),
   };
 }
 
@@ -73,7 +74,8 @@ function realHealth(config: Config): Health {
       config, release, signal, relaunch,
       report: (worker, saw) => report({event: 'note', text: `worker ${worker.slot + 1} on ${worker.port}: ${saw}`}),
     }),
-    check: async (release, worker) => {
+    check: async (release, given) => {
+      const worker = asRestarted(config.stateDir, given);
       if (!isAlive(worker.process)) return {good: false, saw: `its process ${worker.process.pid} is dead`, listens: false};
       const owner = portOwner(config.workers.host, worker.port, worker);
       if (owner.kind !== 'worker') return {good: false, saw: owner.kind === 'nobody' ? 'nothing listens' : 'a process that is not ours listens there', listens: owner.kind !== 'nobody'};
@@ -121,7 +123,7 @@ function realUpstream(config: Config): Upstream {
       return same && !hasPendingHup(master) && isIdle(master) !== false;
     },
     probe: async () => nginx.probe === undefined || !await isRunning() ? undefined : probeThroughNginx(nginx.probe),
-    waitDrained: (nginxWorkers, ports, report) => waitDrained({nginxWorkers, ports, report, ...drain}),
+    waitDrained: (nginxWorkers, ports, report, signal) => waitDrained({nginxWorkers, ports, report, signal, ...drain}),
   };
 }
 

@@ -5,6 +5,7 @@ import type {Deployed} from '../deploy/deploy.ts';
 import {asFailure} from '../deploy/run.ts';
 import {DeployError, FAILURES} from '../errors.ts';
 import {deployLockPath, isLock, tryLock, type HeldLock, type LockHolder} from '../state/deploy-lock.ts';
+import {RESTARTING} from '../watch/supervisor.ts';
 import {readJournal} from '../state/journal.ts';
 import {makeStateDir, refuseForeignState} from '../state/state-file.ts';
 import type {Context} from './context.ts';
@@ -37,14 +38,14 @@ export async function change(context: Context, command: string, {wait, answers =
   }
 }
 
-const PRUNING_TIMEOUT_MS = 10_000;
-const PRUNING_POLL_MS = 20;
+const PASSING_TIMEOUT_MS = 15_000;
+const PASSING_POLL_MS = 20;
 
 async function takeLock(config: Config, command: string): Promise<HeldLock> {
-  const deadline = performance.now() + PRUNING_TIMEOUT_MS;
+  const deadline = performance.now() + PASSING_TIMEOUT_MS;
   let lock = tryLock(deployLockPath(config.stateDir), command);
-  while (!isLock(lock) && lock.heldBy?.command === PRUNING && performance.now() < deadline) {
-    await delay(PRUNING_POLL_MS);
+  while (!isLock(lock) && [PRUNING, RESTARTING].includes(lock.heldBy?.command ?? '') && performance.now() < deadline) {
+    await delay(PASSING_POLL_MS);
     lock = tryLock(deployLockPath(config.stateDir), command);
   }
   if (isLock(lock)) return lock;
@@ -65,7 +66,8 @@ function phaseNow(stateDir: string): string {
 }
 
 /** Who runs the command, for the record: the account, and behind sudo the one who called it. */
-export function requester(env: NodeJS.ProcessEnv): string {
+export function requester({env, requestedBy}: Pick<Context, 'env' | 'requestedBy'>): string {
+  if (requestedBy !== undefined) return requestedBy;
   const account = process.getuid === undefined ? 'unknown' : accountName();
   const caller = env['SUDO_USER'];
   return caller !== undefined && /^[\w.-]{1,64}$/.test(caller) ? `${caller} (as ${account})` : account;

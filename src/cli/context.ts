@@ -17,25 +17,36 @@ export interface Context extends Verbosity {
   readonly output: Output;
   readonly env: NodeJS.ProcessEnv;
   readonly cwd: string;
+  /** Who runs the command, where another process runs it in his name. */
+  readonly requestedBy?: string;
   /** Aborted by the first SIGINT, SIGTERM or SIGHUP. */
   readonly signal: AbortSignal;
+  /** Ends the wait for what drains, which is left to another process. */
+  readonly letGo?: AbortSignal;
+  /** From now on SIGHUP calls this and ends nothing. */
+  onHangup(listener: () => void): void;
   /** What `hook install` writes, before the applications are in it. */
   readonly hookScript: string;
+  /** Read once; later calls give the same. */
   loadConfig(): Config;
+  loadConfigAgain(): Config;
   renderer(): Renderer;
 }
 
-export function makeContext(options: GlobalOptions, world: {output: Output; env: NodeJS.ProcessEnv; cwd: string; signal: AbortSignal; hookScript: string}): Context {
+export function makeContext(options: GlobalOptions, world: {output: Output; env: NodeJS.ProcessEnv; cwd: string; signal: AbortSignal; onHangup: Context['onHangup']; hookScript: string}): Context {
   const verbosity = {json: options.json === true, quiet: options.quiet === true, verbose: options.verbose === true};
+  const load = () => loadConfig({
+    ...(options.config === undefined ? {} : {configFlag: options.config}),
+    ...(options.app === undefined ? {} : {appFlag: options.app}),
+    env: world.env,
+    cwd: world.cwd,
+  });
+  let config: Config | undefined;
   return {
     ...world,
     ...verbosity,
-    loadConfig: () => loadConfig({
-      ...(options.config === undefined ? {} : {configFlag: options.config}),
-      ...(options.app === undefined ? {} : {appFlag: options.app}),
-      env: world.env,
-      cwd: world.cwd,
-    }),
+    loadConfig: () => config ??= load(),
+    loadConfigAgain: () => config = load(),
     renderer: () => openRenderer(world.output, verbosity),
   };
 }

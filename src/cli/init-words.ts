@@ -45,7 +45,7 @@ export function stop(context: Context): Promise<number> {
 }
 
 function freshWorkers(context: Context, {deploy}: Change, release: Release): Promise<Deployed> {
-  return deploy({trigger: 'manual', requestedBy: requester(context.env), target: {kind: 'release', release}, force: true, filed: []});
+  return deploy({trigger: 'manual', requestedBy: requester(context), target: {kind: 'release', release}, force: true, filed: []});
 }
 
 function ended(outcome: 'deployed' | 'unchanged', release: Release | undefined, previous: string | null): Deployed {

@@ -6,7 +6,7 @@ export function now(context: Context, options: {revision?: string; force?: boole
   const answers = options.revision === undefined;
   return change(context, 'now', {wait: options.wait, answers}, ({filed, deploy}) => deploy({
     trigger: 'manual',
-    requestedBy: requester(context.env),
+    requestedBy: requester(context),
     target: {kind: 'revision', wanted: options.revision},
     force: options.force === true,
     filed: answers ? filed() : [],

@@ -8,6 +8,7 @@ export interface World {
   readonly env: NodeJS.ProcessEnv;
   readonly cwd: string;
   readonly signal: AbortSignal;
+  onHangup(listener: () => void): void;
   readonly version: string;
   readonly hookScript: string;
 }
@@ -43,14 +44,15 @@ export async function runProgram(words: readonly string[], world: World): Promis
     .option('--revision <revision>', 'this revision instead of the newest');
   withWait(add(program, 'now', 'deploy the newest revision', async (context, options) => options['requested'] === true
     ? (await import('./now-requested.ts')).nowRequested(context)
-    : (await import('./now.ts')).now(context, options as {revision?: string; force?: boolean; wait: boolean}))
+    : orByWatch(context, 'now', options, async () => (await import('./now.ts')).now(context, options as {revision?: string; force?: boolean; wait: boolean})))
     .option('--revision <revision>', 'this revision: r41 or 41 for svn, a hash (at least 7 digits) for git')
     .option('--force', 'deploy even what is unchanged'))
     .addOption(new Option('--requested', 'only if a hook filed a request: wait for the deploy that runs, then deploy').conflicts(['revision', 'force']));
-  withWait(add(program, 'rollback', 'back to the last release that served well', async (context, options) => (await import('./rollback.ts')).rollback(context, options as {to?: string; wait: boolean}))
+  withWait(add(program, 'rollback', 'back to the last release that served well', (context, options) => orByWatch(context, 'rollback', options, async () => (await import('./rollback.ts')).rollback(context, options as {to?: string; wait: boolean})))
     .option('--to <release>', 'back to this one, e.g. 000011'));
   add(program, 'recover', 'settle whatever a crash left', async (context, options) => (await import('./recover.ts')).recover(context, {dryRun: options['dryRun'] === true}))
     .option('--dry-run', 'only say what there is to recover');
+  add(program, 'watch', 'deploy whatever is asked for, and keep the workers alive; runs until it is told to end', async context => (await import('./watch.ts')).watch(context));
 
   program.commandsGroup('Look:');
   add(program, 'status', 'what serves now (exit 0 running, 1 dead, 3 not running, 4 unknown)', async context => (await import('./status.ts')).status(context));
@@ -71,10 +73,10 @@ export async function runProgram(words: readonly string[], world: World): Promis
   withRepository(add(hook, 'status', 'what is installed, and whether it works (exit 0 it does, 1 it would not, 3 not installed)', async (context, options) => (await import('./hook.ts')).hookStatus(context, options)));
 
   program.commandsGroup('As an init script:');
-  add(program, 'start', 'start the release that served last', async context => (await import('./init-words.ts')).start(context));
-  add(program, 'stop', 'stop the workers; nginx then answers 502', async context => (await import('./init-words.ts')).stop(context));
+  add(program, 'start', 'start the release that served last', context => orByWatch(context, 'start', {}, async () => (await import('./init-words.ts')).start(context)));
+  add(program, 'stop', 'stop the workers; nginx then answers 502', context => orByWatch(context, 'stop', {}, async () => (await import('./init-words.ts')).stop(context)));
   for (const word of ['restart', 'reload']) {
-    add(program, word, 'fresh workers of the same release; no request is lost', async context => (await import('./init-words.ts')).restart(context, word));
+    add(program, word, 'fresh workers of the same release; no request is lost', context => orByWatch(context, word, {}, async () => (await import('./init-words.ts')).restart(context, word)));
   }
   program.command('drain', {hidden: true}).action(async (_options, command: Command) => {
     exit = await (await import('./recover.ts')).drain(makeContext(command.optsWithGlobals<GlobalOptions>(), world));
@@ -103,6 +105,11 @@ Then, on the machine of the repository:
 Exit codes answer "what is serving now?": 0 the new release (or the same, unchanged);
 1 to 9 and 13 the old one; 10 the new one, something old is left to stop;
 11 the old one again; 12 look before you touch.`;
+
+/** Where a watch runs it is the one that deploys, with what it knows of the workers at hand. */
+async function orByWatch(context: Context, command: string, options: Record<string, unknown>, itself: () => Promise<number>): Promise<number> {
+  return await (await import('./through-watch.ts')).throughWatch(context, command, options) ?? itself();
+}
 
 function withWait(command: Command): Command {
   return command.option('--no-wait', 'return when the new release serves; the old one drains in the background');

@@ -1,7 +1,8 @@
+import {setTimeout as delay} from 'node:timers/promises';
 import {refuseLostState, unfinished} from '../deploy/recover.ts';
 import {asFailure, type Failure} from '../deploy/run.ts';
 import {FAILURES} from '../errors.ts';
-import {readDrains} from '../state/drains.ts';
+import {readDrains, takeDrain} from '../state/drains.ts';
 import {readJournal} from '../state/journal.ts';
 import {readState} from '../state/state-file.ts';
 import {markedWorkers} from '../workers/worker-tree.ts';
@@ -32,10 +33,25 @@ export async function drain(context: Context): Promise<number> {
   const config = context.loadConfig();
   const renderer = context.renderer();
   const tools = wire(config, renderer.event);
-  const failures = await finishDrains(tools, renderer);
+  const failures: (Failure | undefined)[] = [];
+  // A process that is about to end may still hold one; what was tried and would not end is left.
+  for (const tried = new Set<string>(); ; await delay(HELD_POLL_MS)) {
+    const left = tools.records.drains().map(({deploy}) => deploy).filter(deploy => !tried.has(deploy));
+    if (left.length === 0) break;
+    failures.push(...await finishDrains(tools, renderer));
+    for (const deploy of left) if (isFree(config.stateDir, deploy)) tried.add(deploy);
+  }
   await pruneReleases(config, tools);
   return failures.some(failure => failure !== undefined) ? 10 : 0;
 }
+
+function isFree(stateDir: string, deploy: string): boolean {
+  const held = takeDrain(stateDir, deploy);
+  held?.release();
+  return held !== undefined;
+}
+
+const HELD_POLL_MS = 200;
 
 function showUnfinished({output, json, loadConfig}: Context): number {
   const config = loadConfig();

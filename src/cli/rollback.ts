@@ -9,7 +9,7 @@ import type {Context} from './context.ts';
 export function rollback(context: Context, options: {to?: string; wait: boolean}): Promise<number> {
   return change(context, 'rollback', {wait: options.wait}, ({tools, deploy}) => deploy({
     trigger: 'rollback',
-    requestedBy: requester(context.env),
+    requestedBy: requester(context),
     target: {kind: 'release', release: chooseRelease(tools.records.state(), options.to)},
     force: true,
     filed: [],

@@ -72,7 +72,7 @@ async function shownServing(worker: Worker, release: Release, check: (release: R
 }
 
 function shownWorker(worker: Worker, state: ShownWorker['state']): ShownWorker {
-  return {port: worker.port, pid: worker.process.pid, state, started_at: worker.startedAt, restarts: 0};
+  return {port: worker.port, pid: worker.process.pid, state, started_at: worker.startedAt, restarts: worker.restarts ?? 0};
 }
 
 function sum(generation: Generation, connections: ReadonlyMap<number, number>): number {

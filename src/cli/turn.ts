@@ -11,6 +11,7 @@ import {FAILURES} from '../errors.ts';
 import {openLog} from '../log.ts';
 import {deployLockPath, isLock, tryLock, type HeldLock} from '../state/deploy-lock.ts';
 import type {HeldDrain} from '../state/drains.ts';
+import {forgetRestarts} from '../state/restarts.ts';
 import {openCommitters, type Committers} from '../trigger/committers.ts';
 import {clearSpool, readSpool} from '../trigger/request-spool.ts';
 import {wire} from '../wire.ts';
@@ -36,7 +37,7 @@ export interface Turn {
 }
 
 export interface TurnOptions {
-  readonly context: Pick<Context, 'output' | 'signal'>;
+  readonly context: Pick<Context, 'output' | 'signal' | 'letGo'>;
   readonly config: Config;
   readonly renderer: Renderer;
   /** Whether this process stays until everything old is gone. */
@@ -70,7 +71,7 @@ export async function takeTurn(lock: HeldLock, {context, config, renderer, wait,
     const recovered = await recover(tools);
     // Who does not wait leaves those of earlier deploys to the process that drains in the background, too.
     if (!wait && tools.records.drains().length > 0) drainInBackground(config);
-    beside = wait ? finishDrains(tools, renderer) : Promise.resolve([]);
+    beside = wait ? finishDrains(tools, renderer, context.letGo) : Promise.resolve([]);
     deployed = await work({
       config, tools, recovered,
       filed: () => {
@@ -102,7 +103,7 @@ export async function takeTurn(lock: HeldLock, {context, config, renderer, wait,
       drainInBackground(config);
       return result;
     }
-    const failure = (own === undefined ? undefined : await finishOne(tools, own, result)) ?? (await beside).find(one => one !== undefined);
+    const failure = (own === undefined ? undefined : await finishOne(tools, own, result, context.letGo)) ?? (await beside).find(one => one !== undefined);
     await pruneReleases(config, tools).catch((error: unknown) => report({event: 'note', text: `old releases could not be removed: ${asFailure(error).message}`}));
     return failure === undefined || result.exit !== 0 ? result
       : {...result, exit: FAILURES.CLEANUP_INCOMPLETE.exit, code: 'CLEANUP_INCOMPLETE' as const, error: failure.message, hint: failure.hint};
@@ -110,23 +111,23 @@ export async function takeTurn(lock: HeldLock, {context, config, renderer, wait,
 }
 
 /** Finishes every drain that nobody else holds. */
-export function finishDrains(tools: DeployTools, renderer: Renderer): Promise<(Failure | undefined)[]> {
+export function finishDrains(tools: DeployTools, renderer: Renderer, letGo?: AbortSignal): Promise<(Failure | undefined)[]> {
   const quiet = startRun({id: '', trigger: 'recover', requestedBy: '', startedAt: ''}, event => {
     if (event.event === 'note') renderer.event(event);
   });
   return Promise.all(tools.records.drains().map(async ({deploy: id}) => {
     try {
       const held = tools.records.takeDrain(id);
-      return held === undefined ? undefined : await finishDrain(held, tools, {...quiet, phases: {}});
+      return held === undefined ? undefined : await finishDrain(held, tools, {...quiet, phases: {}}, letGo);
     } catch (error) {
       return asFailure(error, 'drain');
     }
   }));
 }
 
-async function finishOne(tools: DeployTools, held: HeldDrain, result: DeployResult): Promise<Failure | undefined> {
+async function finishOne(tools: DeployTools, held: HeldDrain, result: DeployResult, letGo: AbortSignal | undefined): Promise<Failure | undefined> {
   const run = startRun({id: held.drain.deploy, trigger: 'manual', requestedBy: '', startedAt: ''}, tools.report);
-  const failure = await finishDrain(held, tools, run);
+  const failure = await finishDrain(held, tools, run, letGo);
   Object.assign(result.phases, run.phases);
   return failure;
 }
@@ -142,9 +143,11 @@ export async function pruneReleases(config: Config, tools: DeployTools): Promise
     // What a killed deploy switched to is not in the state yet, and must not be taken for rubbish.
     if (unfinished(tools.records.readJournal()) !== undefined) return;
     const state = tools.records.state();
-    const keep = releasesToKeep(state, tools.records.drains(), tools.config.keep);
+    const drains = tools.records.drains();
+    const keep = releasesToKeep(state, drains, tools.config.keep);
     const served = state.served.filter(({id}) => keep.includes(id));
     if (served.length < state.served.length) tools.records.save({...state, served});
+    forgetRestarts(config.stateDir, new Set([...(state.serving?.workers ?? []), ...drains.flatMap(({generation}) => generation.workers)].map(({id}) => id)));
     await tools.releases.prune(keep);
   } finally {
     lock.release();
@@ -152,7 +155,7 @@ export async function pruneReleases(config: Config, tools: DeployTools): Promise
 }
 
 /** Leaves a process behind that finishes the drains: in a session of its own, holding nothing of ours. */
-function drainInBackground(config: Config): void {
+export function drainInBackground(config: Config): void {
   const [, script = ''] = process.argv;
   spawn(process.execPath, [script, 'drain', '--quiet', '--config', config.file], {detached: true, stdio: 'ignore', cwd: '/'})
     // The next command that changes something finishes them, if this one cannot be started.

@@ -8,8 +8,8 @@ import {readRegularFile} from './regular-file.ts';
  * configuration itself: two equal hashes run the same thing. Errors: CONFIG_INVALID when `env_file` cannot be read.
  */
 export function configHash(config: Config): string {
-  // When a deploy is due, and who is told of it, changes nothing about what runs.
-  const {file: _file, hook: _hook, source: {paths: _paths, ...source}, ...others} = config;
+  // When a deploy is due, who is told of it and how the workers are watched changes nothing about what runs.
+  const {file: _file, hook: _hook, watch: _watch, source: {paths: _paths, ...source}, ...others} = config;
   const effective = {...others, source};
   const {envFile} = config.workers;
   const content = envFile === undefined ? null : hashOfFile(envFile);

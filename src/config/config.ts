@@ -14,6 +14,7 @@ export interface Config {
   readonly nginx: NginxConfig;
   readonly drain: {readonly quietMs: number; readonly deadlineMs: number};
   readonly hook: HookConfig;
+  readonly watch: WatchConfig;
   readonly stateDir: string;
   readonly runDir: string;
 }
@@ -39,6 +40,15 @@ export interface HookConfig {
   readonly waitTimeoutMs: number;
   /** A newer request takes the place of a deploy that has not switched yet. */
   readonly supersede: boolean;
+}
+
+export interface WatchConfig {
+  /** Between two questions to the repository; 0: it is not asked by itself. */
+  readonly pollMs: number;
+  /** How long the working copy must be left alone before it is looked at. */
+  readonly settleMs: number;
+  /** Between two checks of a worker that serves. */
+  readonly checkMs: number;
 }
 
 export interface ReleaseConfig {

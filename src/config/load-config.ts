@@ -108,7 +108,7 @@ function ownUid(): number {
 }
 
 function effective(settings: Settings, file: string, stateDir: string, operator: Operator): Config {
-  const {app, source, release, workers, bake, nginx, drain, hook} = settings;
+  const {app, source, release, workers, bake, nginx, drain, hook, watch} = settings;
   return {
     file,
     app,
@@ -158,6 +158,7 @@ function effective(settings: Settings, file: string, stateDir: string, operator:
     },
     drain: {quietMs: drain.quiet, deadlineMs: drain.deadline},
     hook: {wait: hook.wait, waitTimeoutMs: hook.wait_timeout, supersede: hook.supersede},
+    watch: {pollMs: watch.poll, settleMs: watch.settle, checkMs: watch.check},
     stateDir,
     runDir: settings.run_dir ?? defaultRunDir(app, stateDir, operator),
   };

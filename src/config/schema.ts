@@ -280,6 +280,12 @@ export const settingsSchema = section({
     supersede: v.optional(yesOrNo, false),
   }), {}),
 
+  watch: v.optional(section({
+    poll: v.optional(duration({zero: true}), '1m'),
+    settle: v.optional(duration(), '500ms'),
+    check: v.optional(duration(), '5s'),
+  }), {}),
+
   state_dir: v.optional(directory('/var/lib/osyw-deploy/app')),
   run_dir: v.optional(directory('/run/osyw-deploy/app')),
 });

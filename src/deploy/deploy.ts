@@ -1,6 +1,6 @@
 import {setImmediate as turn, setTimeout as delay} from 'node:timers/promises';
 import type {Generation, ProcessIdentity, Release, Worker} from './deployment.ts';
-import type {DeployResult, Request} from './events.ts';
+import {LOOK_TRIGGERS, type DeployResult, type Request} from './events.ts';
 import {fileNewestAgain, isNews, overtakenBy, takeFiled} from './filed-requests.ts';
 import {asFailure, historyLine, newDeployId, resultOf, startRun, Superseded, type Failure, type Run} from './run.ts';
 import {portsOf, type DeployTools} from './tools.ts';
@@ -166,7 +166,7 @@ async function update(request: Request, asked: Promise<string>, made: Made, befo
   made.revision = revision;
   const newest = target.kind === 'revision' && target.wanted === undefined;
   if (newest) run.newest = revision;
-  if (request.trigger === 'hook' && !await isNews(revision, before, tools, signal)) return 'unchanged';
+  if (LOOK_TRIGGERS.some(trigger => trigger === request.trigger) && newest && !await isNews(revision, before, tools, signal)) return 'unchanged';
   if (target.kind === 'revision' && !request.force && await isUnchanged(revision, before, tools)) return 'unchanged';
   overtakenBy(revision, request, tools);
   run.journal ??= tools.records.beginJournal({type: 'deploy', version: 1, id: run.id, trigger: run.trigger, requestedBy: run.requestedBy, configHash: configHashOf(request, before, tools)});
@@ -450,7 +450,7 @@ export function endUnchanged(asked: string | null, before: State, tools: DeployT
   // What a hook is not to try, changes nothing of what serves either.
   const revision = before.serving?.release.revision ?? asked;
   const line = historyLine(run, {outcome: 'unchanged', failure: undefined, release: before.serving?.release.id ?? null, revision});
-  if (run.trigger !== 'poll') tools.records.addToHistory(line);
+  if (run.trigger !== 'poll' && run.trigger !== 'watch') tools.records.addToHistory(line);
   saveEnded(before, run, undefined, tools);
   run.journal?.append({type: 'closed', outcome: 'unchanged'});
   run.journal?.close();

@@ -18,6 +18,8 @@ export interface Worker {
   readonly process: ProcessIdentity;
   /** ISO 8601. */
   readonly startedAt: string;
+  /** How often it was started again in its place. */
+  readonly restarts?: number;
 }
 
 /** A revision, and the directory that it was built into. */

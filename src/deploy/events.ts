@@ -11,6 +11,10 @@ export type DeployEvent =
 
 export type Report = (event: DeployEvent) => void;
 
+/** What makes the deployer look by itself, without a person who waits for the answer. */
+export const LOOK_TRIGGERS = ['hook', 'watch', 'poll', 'webhook'] as const;
+export type LookTrigger = (typeof LOOK_TRIGGERS)[number];
+
 /** A request as it lay in the spool. It says no more than "look": what there is to deploy, the repository is asked. */
 export interface FiledRequest {
   /** Its line in the history has this id; the same for one file whoever reads it, and when. */
@@ -19,6 +23,8 @@ export interface FiledRequest {
   readonly file: string;
   /** Tells this very file from a later one of the same name. */
   readonly stamp: string;
+  /** Absent in a journal of before there were others than hooks. */
+  readonly trigger?: LookTrigger;
   /** The owner of the file, as the kernel says. */
   readonly requestedBy: string;
   readonly uid: number;

@@ -46,12 +46,20 @@ export function fileNewestAgain({filed}: Answering, {deploy, killed}: {deploy: s
  * and a change of a path that counts. What failed, or was rolled back from, only a person takes again.
  */
 export async function isNews(revision: string, state: State, tools: DeployTools, signal: AbortSignal): Promise<boolean> {
-  const serving = state.serving?.release.revision;
-  // A state of before this field has none.
-  const tried = (state.tried as string | null | undefined) ?? serving;
-  if (tried === undefined) return true;
-  if ([tried, serving, state.leftAlone].includes(revision) || isOlder(revision, tried)) return false;
-  return tools.workingCopy().touches(tried, revision, signal);
+  if (!mayBeNews(revision, state)) return false;
+  const tried = triedIn(state);
+  return tried === undefined || tools.workingCopy().touches(tried, revision, signal);
+}
+
+/** The same as far as it can be told without the repository. */
+export function mayBeNews(revision: string, state: State): boolean {
+  const tried = triedIn(state);
+  return tried === undefined || !([tried, state.serving?.release.revision, state.leftAlone].includes(revision) || isOlder(revision, tried));
+}
+
+/** A state of before this field has none. */
+function triedIn(state: State): string | undefined {
+  return (state.tried as string | null | undefined) ?? state.serving?.release.revision;
 }
 
 /** The newest of them is what the deploy is made for, unless a person asked for it. */
@@ -59,8 +67,8 @@ function overtaken({trigger, filed}: Answering): readonly FiledRequest[] {
   return trigger === 'manual' ? filed : filed.slice(0, -1);
 }
 
-function supersededLine({id, requestedBy, revision, filedAt}: FiledRequest): HistoryLine {
-  return {id, trigger: 'hook', requested_by: requestedBy, revision, release: null, outcome: 'superseded', exit: 0, code: 'OK', error: null, phases: {}, started_at: filedAt, ended_at: new Date().toISOString()};
+function supersededLine({id, trigger = 'hook', requestedBy, revision, filedAt}: FiledRequest): HistoryLine {
+  return {id, trigger, requested_by: requestedBy, revision, release: null, outcome: 'superseded', exit: 0, code: 'OK', error: null, phases: {}, started_at: filedAt, ended_at: new Date().toISOString()};
 }
 
 /** By the numbers of Subversion; a git branch that was rewritten is followed wherever it points. */

@@ -9,14 +9,17 @@ import type {DrainProgress} from '../upstream/wait-drained.ts';
  * Ends what a deploy left after its switch: waits until nothing reaches the old workers, stops them, writes the history.
  * Holds the drain, not the deploy's lock. May run twice, from the beginning.
  * Returns the failure when something would not die or must not be stopped; the drain then stays for the next recovery.
+ * While it waits `letGo` ends it: nothing is stopped, and the drain is free to be taken up by another process.
  */
-export async function finishDrain(held: HeldDrain, tools: DeployTools, run: Pick<Run, 'phase' | 'phases'>): Promise<Failure | undefined> {
+export async function finishDrain(held: HeldDrain, tools: DeployTools, run: Pick<Run, 'phase' | 'phases'>, letGo?: AbortSignal): Promise<Failure | undefined> {
   const {drain} = held;
   const {generation} = drain;
   let failure: Failure | undefined;
+  let waited = false;
   await run.phase('drain', async () => {
     try {
-      const cut = await tools.upstream.waitDrained(drain.oldNginxWorkers, portsOf(generation), progress => tools.report({event: 'note', text: waitingFor(drain.generation.release.id, progress)}));
+      const cut = await tools.upstream.waitDrained(drain.oldNginxWorkers, portsOf(generation), progress => tools.report({event: 'note', text: waitingFor(drain.generation.release.id, progress)}), letGo);
+      waited = true;
       if (cut.connections > 0 || cut.nginxWorkers > 0) tools.report({event: 'note', text: `drain deadline passed after ${formatDuration(cut.waitedMs)}: cutting ${cut.connections} connections to release ${generation.release.id}`});
       refuseIfNamed(portsOf(generation), tools);
       const stopped = await Promise.all(generation.workers.map(worker => tools.workers.stop(worker)));
@@ -27,6 +30,10 @@ export async function finishDrain(held: HeldDrain, tools: DeployTools, run: Pick
       failure = asFailure(error);
     }
   });
+  if (letGo?.aborted === true && !waited) {
+    held.release();
+    return undefined;
+  }
   await run.phase('record', async () => {
     try {
       recordEnd(held, failure, tools, run);

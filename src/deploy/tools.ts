@@ -105,7 +105,7 @@ export interface Upstream {
   acceptsOnly(workers: readonly ProcessIdentity[]): Promise<boolean | undefined>;
   /** Undefined when the answer through nginx is good, when no probe is configured, or when nginx does not run. */
   probe(): Promise<string | undefined>;
-  waitDrained(nginxWorkers: readonly ProcessIdentity[], ports: readonly number[], report: (progress: DrainProgress) => void): Promise<DrainProgress>;
+  waitDrained(nginxWorkers: readonly ProcessIdentity[], ports: readonly number[], report: (progress: DrainProgress) => void, signal?: AbortSignal): Promise<DrainProgress>;
 }
 
 /** What is on disk about deploys. */

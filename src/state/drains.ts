@@ -5,6 +5,7 @@ import {DeployError, errnoOf} from '../errors.ts';
 import {ignoreMissing, readRegularFile, replaceFile, syncDirectory} from './atomic-file.ts';
 import {lockOpenFile} from './deploy-lock.ts';
 import type {HistoryLine} from './history.ts';
+import {generationAsRestarted} from './restarts.ts';
 
 /**
  * What a deploy leaves to be done after its switch: workers to drain and stop, then its line in the history.
@@ -40,7 +41,7 @@ export function writeDrain(stateDir: string, drain: Drain): void {
 export function readDrains(stateDir: string): Drain[] {
   return deploysIn(stateDir).flatMap(deploy => {
     const bytes = readRegularFile(pathOf(stateDir, deploy));
-    return bytes === undefined ? [] : [decodeDrain(bytes, pathOf(stateDir, deploy))];
+    return bytes === undefined ? [] : [decodeDrain(stateDir, bytes, pathOf(stateDir, deploy))];
   });
 }
 
@@ -61,7 +62,7 @@ export function takeDrain(stateDir: string, deploy: string): HeldDrain | undefin
   }
   let drain: Drain;
   try {
-    drain = decodeDrain(bytes, path);
+    drain = decodeDrain(stateDir, bytes, path);
   } catch (error) {
     closeSync(fd);
     throw error;
@@ -78,7 +79,7 @@ export function takeDrain(stateDir: string, deploy: string): HeldDrain | undefin
   };
 }
 
-function decodeDrain(bytes: Buffer, path: string): Drain {
+function decodeDrain(stateDir: string, bytes: Buffer, path: string): Drain {
   const uncertain = (what: string) => new DeployError('STATE_UNCERTAIN', `${path}: ${what}`, {
     hint: 'It names workers that are still to be stopped. Nothing was touched. See which run (`osyw-deploy recover --dry-run`); when none of them is left over, move the file away.',
   });
@@ -90,7 +91,7 @@ function decodeDrain(bytes: Buffer, path: string): Drain {
   }
   if (Number(drain?.version) !== 1) throw uncertain(`of version ${String(drain?.version)}, this is version 1`);
   if (!Array.isArray(drain?.generation?.workers) || !Array.isArray(drain.oldNginxWorkers)) throw uncertain('not a drain of osyw-deploy');
-  return drain as Drain;
+  return {...drain as Drain, generation: generationAsRestarted(stateDir, drain.generation)};
 }
 
 function deploysIn(stateDir: string): string[] {

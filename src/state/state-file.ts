@@ -7,6 +7,7 @@ import {accountOf} from '../support/accounts.ts';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
 import {ignoreMissing, readRegularFile, replaceFile} from './atomic-file.ts';
 import {readHistory} from './history.ts';
+import {generationAsRestarted} from './restarts.ts';
 
 /** A release that served, newest last. */
 export interface ServedRelease extends Release {
@@ -41,7 +42,7 @@ export const EMPTY_STATE: State = {version: 1, serving: null, nextRelease: 1, la
 export function readState(stateDir: string): State {
   const path = statePath(stateDir);
   const found = readOne(path);
-  if (found !== undefined && !(found instanceof Error)) return found;
+  if (found !== undefined && !(found instanceof Error)) return found.serving === null ? found : {...found, serving: generationAsRestarted(stateDir, found.serving)};
   if (found === undefined && !everDeployed(stateDir)) return EMPTY_STATE;
   throw new DeployError('STATE_UNCERTAIN', `the state cannot be read: ${found?.message ?? `${path} is gone, though the history says that something was deployed`}`,
     {hint: `Nothing was touched. See which workers run (\`ss -ltnp\`) and what nginx's upstream names. ${path}.prev holds the state before; to begin anew, move ${stateDir} away.`});
@@ -76,7 +77,7 @@ export function makeStateDir(stateDir: string): void {
   try {
     mkdirSync(stateDir, {recursive: true, mode: 0o711});
     chmodSync(stateDir, 0o711);
-    mkdirSync(join(stateDir, 'drains'), {recursive: true, mode: 0o700});
+    for (const name of ['drains', 'restarts']) mkdirSync(join(stateDir, name), {recursive: true, mode: 0o700});
   } catch (error) {
     throw new DeployError('CONFIG_INVALID', `cannot make the state directory ${stateDir}: ${messageOf(error)}`, {hint: 'Set `state_dir` to a place that this account may write.', cause: error});
   }

@@ -1,7 +1,7 @@
 import {createHash} from 'node:crypto';
 import {closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, opendirSync, readSync, readdirSync, renameSync, rmdirSync, unlinkSync, type BigIntStats} from 'node:fs';
 import {join} from 'node:path';
-import type {FiledRequest} from '../deploy/events.ts';
+import {LOOK_TRIGGERS, type FiledRequest, type LookTrigger} from '../deploy/events.ts';
 import {idAt} from '../deploy/run.ts';
 import {errnoOf, messageOf} from '../errors.ts';
 import {ignoreMissing, replaceFile, syncDirectory} from '../state/atomic-file.ts';
@@ -81,10 +81,17 @@ export function unfile(stateDir: string, requests: readonly FiledRequest[]): voi
  * Files a request of ours, for one whose deploy did not come to its end. Under a name that nobody can have taken before: the id of
  * a deploy is known to nobody else. Durable on return. May run twice for one deploy.
  */
-export function fileAgain(stateDir: string, app: string, {requestedBy, revision, filedAt, killed}: FiledRequest, deploy: string): void {
+export function fileAgain(stateDir: string, app: string, {trigger, requestedBy, revision, filedAt, killed}: FiledRequest, deploy: string): void {
   const spool = spoolPath(stateDir);
   mkdirSync(spool, {recursive: true, mode: 0o700});
-  replaceFile(join(spool, `again-${deploy}.json`), JSON.stringify({version: 1, app, by: requestedBy, revision, filed: filedAt, killed}), {mode: 0o600});
+  replaceFile(join(spool, `again-${deploy}.json`), JSON.stringify({version: 1, app, trigger, by: requestedBy, revision, filed: filedAt, killed}), {mode: 0o600});
+}
+
+/** Files a request of ours, for a trigger other than a hook. One that is not taken yet says as much, and is replaced. Durable on return. */
+export function fileLook(stateDir: string, app: string, {trigger, requestedBy, revision}: {trigger: LookTrigger; requestedBy: string; revision: string | null}): void {
+  const spool = spoolPath(stateDir);
+  mkdirSync(spool, {recursive: true, mode: 0o700});
+  replaceFile(join(spool, `${trigger}.json`), JSON.stringify({version: 1, app, trigger, by: requestedBy, revision}), {mode: 0o600});
 }
 
 /** Puts what is no request where nobody falls over it again, and removes what killed hooks left. Returns a sentence for each piece of junk. */
@@ -190,7 +197,7 @@ function parse(text: string, file: string, stat: BigIntStats, {app, accounts}: R
     return 'is not JSON';
   }
   if (typeof said !== 'object' || said === null) return 'is not a request';
-  const {version, app: asked, revision, by, filed, killed} = said as Readonly<Record<string, unknown>>;
+  const {version, app: asked, revision, trigger, by, filed, killed} = said as Readonly<Record<string, unknown>>;
   if (version !== 1) return 'is not a request of version 1';
   if (asked !== app) return 'is a request for another application';
   // Only what the deployer filed itself can say more than "look".
@@ -201,6 +208,7 @@ function parse(text: string, file: string, stat: BigIntStats, {app, accounts}: R
     id: idAt(filedAt, createHash('sha256').update(`${file} ${stamp}`).digest('hex').slice(0, 6)),
     file,
     stamp,
+    trigger: LOOK_TRIGGERS.find(known => ours && known === trigger) ?? 'hook',
     requestedBy: ours && typeof by === 'string' ? by : accountName(Number(stat.uid), accounts),
     uid: Number(stat.uid),
     revision: typeof revision === 'string' && REVISION.test(revision) ? revision : null,

@@ -20,7 +20,7 @@ const LONGEST_PAUSE_MS = 500;
  * Waits until nothing can reach the old workers any more: every nginx worker of before the switch is gone, then no connection is left.
  * In this order: an old nginx worker with no connection at all may still open one, for a request whose body is on its way.
  * Units: milliseconds on the monotonic clock. `quietMs` without a single connection: the nginx workers linger for others and are not waited for.
- * Errors: none; what a passed deadline cuts stands in the result (zeros when all went by itself).
+ * Errors: the signal's reason; what a passed deadline cuts stands in the result (zeros when all went by itself).
  */
 export async function waitDrained(old: {
   nginxWorkers: readonly ProcessIdentity[];
@@ -28,6 +28,7 @@ export async function waitDrained(old: {
   quietMs: number;
   deadlineMs: number;
   report(progress: DrainProgress): void;
+  readonly signal?: AbortSignal | undefined;
 }): Promise<DrainProgress> {
   const began = performance.now();
   const deadline = began + old.deadlineMs;
@@ -48,6 +49,6 @@ export async function waitDrained(old: {
     if (late) return progress;
     old.report(progress);
     const pause = nginxWorkers === 0 ? Math.min(Math.max(POLL_MS, 2 * lookTook), LONGEST_PAUSE_MS) : POLL_MS;
-    await delay(Math.max(1, Math.min(pause, deadline - performance.now())));
+    await delay(Math.max(1, Math.min(pause, deadline - performance.now())), undefined, old.signal === undefined ? {} : {signal: old.signal});
   }
 }

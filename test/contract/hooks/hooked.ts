@@ -126,7 +126,7 @@ export async function osyw(cwd: string, ...words: readonly string[]): Promise<Sa
   let code = 'OK';
   const output = {out: (text: string) => void (out += text), err: (text: string) => void (err += text), terminal: false, colour: false};
   try {
-    exit = await runProgram(words, {output, env: {}, cwd, signal: new AbortController().signal, version: '1.2.3', hookScript: TEMPLATE});
+    exit = await runProgram(words, {output, env: {}, cwd, signal: new AbortController().signal, onHangup: () => undefined, version: '1.2.3', hookScript: TEMPLATE});
   } catch (error) {
     if (!(error instanceof DeployError)) throw error;
     exit = FAILURES[error.code].exit;

@@ -7,7 +7,7 @@ async function run(...words: string[]): Promise<{exit: number | string; out: str
   let out = '';
   const output = {out: (text: string) => void (out += text), err: (text: string) => void (out += text), terminal: false, colour: false};
   try {
-    const exit = await runProgram(words, {output, env: {}, cwd: '/', signal: new AbortController().signal, version: '1.2.3', hookScript: ''});
+    const exit = await runProgram(words, {output, env: {}, cwd: '/', signal: new AbortController().signal, onHangup: () => undefined, version: '1.2.3', hookScript: ''});
     return {exit, out, message: ''};
   } catch (error) {
     assert.ok(error instanceof DeployError, String(error));

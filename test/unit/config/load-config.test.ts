@@ -148,6 +148,7 @@ describe('a valid configuration', () => {
       },
       drain: {quietMs: 60_000, deadlineMs: 300_000},
       hook: {wait: true, waitTimeoutMs: 120_000, supersede: true},
+      watch: {pollMs: 60_000, settleMs: 500, checkMs: 5000},
       stateDir: '/var/lib/osyw-deploy/osyw',
       runDir: '/run/osyw-deploy/osyw',
     });
@@ -179,6 +180,7 @@ describe('a valid configuration', () => {
       },
       drain: {quietMs: 60_000, deadlineMs: 300_000},
       hook: {wait: false, waitTimeoutMs: 300_000, supersede: false},
+      watch: {pollMs: 60_000, settleMs: 500, checkMs: 5000},
       stateDir,
       runDir: root ? '/run/osyw-deploy/shop' : `${stateDir}/run`,
     });
@@ -317,7 +319,7 @@ describe('configHash', () => {
   test('is the same whenever a deploy is due, and whoever is told of it', () => {
     const paths = (list: string) => withLine(3, `  working_copy: /srv/shop/copy\n  paths: ${list}`);
     for (const other of [
-      paths('["src/**"]'), paths('[]'), `${MINIMAL}hook: {wait: true}\n`, `${MINIMAL}hook: {wait_timeout: 1s}\n`, `${MINIMAL}hook: {supersede: true}\n`, `${MINIMAL}hook: {}\n`,
+      paths('["src/**"]'), paths('[]'), `${MINIMAL}hook: {wait: true}\n`, `${MINIMAL}hook: {wait_timeout: 1s}\n`, `${MINIMAL}hook: {supersede: true}\n`, `${MINIMAL}hook: {}\n`, `${MINIMAL}watch: {poll: 1s}\n`,
     ]) assert.equal(hashOf(other), hashOf(MINIMAL), other);
     assert.notEqual(hashOf(withLine(3, '  working_copy: /srv/shop/copy\n  timeout: 3m')), hashOf(MINIMAL), 'the rest of source counts');
   });

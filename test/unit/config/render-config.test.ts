@@ -44,7 +44,7 @@ test('when a commit counts, and who is told of it, is rendered as it was written
 
 test('the object has the keys of the file, and leaves out what has no value', () => {
   const shown = configAsObject(parseConfig(MINIMAL, FILE, ENV));
-  assert.deepEqual(Object.keys(shown), ['app', 'source', 'release', 'workers', 'check', 'bake', 'nginx', 'drain', 'hook', 'state_dir', 'run_dir']);
+  assert.deepEqual(Object.keys(shown), ['app', 'source', 'release', 'workers', 'check', 'bake', 'nginx', 'drain', 'hook', 'watch', 'state_dir', 'run_dir']);
   assert.deepEqual(shown['source'], {working_copy: '/srv/shop/copy', timeout: '2m', paths: []});
   assert.deepEqual(shown['drain'], {quiet: '1m', deadline: '5m'});
   assert.deepEqual(shown['hook'], {wait: false, wait_timeout: '5m', supersede: false});

@@ -1,0 +1,309 @@
+import {existsSync, mkdirSync} from 'node:fs';
+import {join} from 'node:path';
+import {setTimeout as delay} from 'node:timers/promises';
+import type {Config} from '../config/config.ts';
+import type {Deployed} from '../deploy/deploy.ts';
+import type {Worker} from '../deploy/deployment.ts';
+import type {DeployEvent, DeployResult, LookTrigger, Request} from '../deploy/events.ts';
+import {unfinished} from '../deploy/recover.ts';
+import {rollbackTarget} from '../deploy/retention.ts';
+import {asFailure} from '../deploy/run.ts';
+import type {DeployTools} from '../deploy/tools.ts';
+import {DeployError} from '../errors.ts';
+import {openLog} from '../log.ts';
+import {deployLockPath, isLock, tryLock, waitForLock} from '../state/deploy-lock.ts';
+import {readDrains} from '../state/drains.ts';
+import {readJournal} from '../state/journal.ts';
+import {makeStateDir, refuseForeignState, type State} from '../state/state-file.ts';
+import {isEmpty, spoolPath} from '../trigger/request-spool.ts';
+import {takeWaitingPlace} from '../trigger/waiting-place.ts';
+import {watchSpool} from '../trigger/watch-spool.ts';
+import {watchWorkingCopy} from '../trigger/watch-working-copy.ts';
+import {openControl, type ControlAnswer, type ControlLine, type ControlRequest} from '../watch/control-server.ts';
+import {startPoller} from '../watch/poller.ts';
+import {supervise} from '../watch/supervisor.ts';
+import {wire} from '../wire.ts';
+import type {Context} from './context.ts';
+import {deployForFiled} from './deploy-filed.ts';
+import {onlySettled} from './recover.ts';
+import type {Renderer} from './renderer.ts';
+import {configStamp} from './through-watch.ts';
+import {drainInBackground, failedResult, takeTurn, type Change} from './turn.ts';
+
+/** What no event told of is found so late. */
+const LOOK_AGAIN_MS = 1000;
+const PLACE_POLL_MS = 100;
+/** A request that stands, for not even a revision was found, is not tried again at once. */
+const FIRST_PAUSE_MS = 1000;
+const LONGEST_PAUSE_MS = 60_000;
+
+/** What supervision asks for, until a turn under the lock answers it. */
+interface Asked {
+  readonly replace: Map<string, Worker>;
+  rollBack: {readonly deploy: string; readonly reason: string} | undefined;
+}
+
+/**
+ * `osyw-deploy watch`: deploys whatever is asked for, by hooks, by the working copy, by the repository, by clients of its control
+ * socket, and keeps the workers of what serves alive. They live on when it ends; the next one takes them over.
+ */
+export async function watch(context: Context): Promise<number> {
+  let config = context.loadConfig();
+  refuseForeignState(config.stateDir);
+  makeStateDir(config.stateDir);
+  const only = tryLock(join(config.stateDir, 'watching'), 'watch');
+  if (!isLock(only)) throw new DeployError('BUSY', `a watch of ${config.app} runs already: pid ${only.heldBy?.process?.pid ?? '?'}, since ${only.heldBy?.since ?? '?'}`);
+  // It need not be there for a watch that polls; one that a hook's installation makes later is found by the look a second later.
+  mkdirSync(spoolPath(config.stateDir), {recursive: true, mode: 0o700});
+
+  const over = new AbortController();
+  const {signal} = over;
+  const renderer = context.renderer();
+  const log = openLog(config.stateDir);
+  const report = (event: DeployEvent): void => {
+    log.info(event);
+    renderer.event(event);
+  };
+  const say = (text: string): void => report({event: 'note', text});
+  const asked: Asked = {replace: new Map(), rollBack: undefined};
+  const finishing = new Set<Promise<void>>();
+  let stamp = configStamp(config.file);
+  let tools = wire(config, report);
+  let beforeSwitch = false;
+  let wake = (): void => undefined;
+
+  /** While a revision is fetched and built, which may take long, what serves is supervised as ever; from the start on ports are given away. */
+  const follow = (event: DeployEvent): void => {
+    if (event.event === 'phase' && event.state === 'began') beforeSwitch = event.phase === 'update' || event.phase === 'build';
+  };
+  const reload = (): void => {
+    try {
+      const fresh = context.loadConfigAgain();
+      const moved = (['app', 'stateDir', 'runDir'] as const).filter(key => fresh[key] !== config[key]);
+      if (moved.length > 0) throw new DeployError('CONFIG_INVALID', `${moved.map(key => ({app: 'app', stateDir: 'state_dir', runDir: 'run_dir'})[key]).join(' and ')} changed; that needs a new \`osyw-deploy watch\``);
+      config = fresh;
+      tools = wire(config, report);
+      stamp = configStamp(config.file);
+      say(`read ${config.file} again`);
+    } catch (error) {
+      const {code, message} = asFailure(error);
+      context.output.err(`${code}: ${message}\nThe configuration of before stays in force.\n`);
+      log.info({event: 'note', text: `${code}: ${message}; the configuration of before stays in force`});
+    }
+  };
+  const settled = (turn: {result: DeployResult; finish(): Promise<DeployResult>}): void => {
+    renderer.result(turn.result);
+    const end = turn.finish().then(result => {
+      if (result.exit !== turn.result.exit) renderer.result(result);
+    }, (error: unknown) => say(asFailure(error).message)).finally(() => finishing.delete(end));
+    finishing.add(end);
+  };
+
+  /** One turn under the lock. Returns how it ended; undefined when there was nothing to do after all. */
+  const turn = async (first: boolean): Promise<DeployResult | undefined> => {
+    const lock = await waitForLock(deployLockPath(config.stateDir), 'watch', signal);
+    const own = until(signal);
+    let idle = false;
+    try {
+      const done = await takeTurn(lock, {context: {output: context.output, signal: own.signal, letGo: signal}, config, renderer: {event: event => {
+        follow(event);
+        renderer.event(event);
+      }, result: () => undefined}, wait: true, answers: true}, change => {
+        const work = workFor(change, asked, first, own.signal);
+        idle = work === undefined && change.recovered === undefined;
+        return work ?? Promise.resolve(onlySettled(change));
+      });
+      if (!idle) settled(done);
+      else await done.finish();
+      return idle ? undefined : done.result;
+    } finally {
+      beforeSwitch = false;
+      own.close();
+    }
+  };
+
+  const answer = ({command, options, requestedBy, config: theirs}: ControlRequest): ControlAnswer => {
+    if (theirs.file === config.file && theirs.changed !== stamp.changed) reload();
+    const kind = theirs.file === config.file && theirs.changed === stamp.changed && Object.hasOwn(COMMANDS, command) ? 'run' : 'other';
+    return {kind, run: async tell => {
+      const own = until(signal);
+      try {
+        await COMMANDS[command as keyof typeof COMMANDS](clientContext(context, config, requestedBy, own.signal, event => {
+          follow(event);
+          renderer.event(event);
+        }, tell), options);
+      } finally {
+        beforeSwitch = false;
+        own.close();
+      }
+    }};
+  };
+
+  context.onHangup(reload);
+  const control = await openControl(config.runDir, answer);
+  const stop = (): void => over.abort(context.signal.reason);
+  context.signal.addEventListener('abort', stop, {once: true});
+  if (context.signal.aborted) stop();
+  const place = takePlace(config.stateDir, signal);
+  const poller = startPoller(() => config, report, signal);
+  const spool = watchSpool(config.stateDir, () => wake());
+  const copy = followWorkingCopy(() => config, trigger => poller.look(trigger), say, signal);
+  say(`watch of ${config.app} runs, pid ${process.pid}`);
+  let supervisor: ReturnType<typeof supervise> | undefined;
+  try {
+    let failed = 0;
+    for (let first = true; !signal.aborted; first = false) {
+      let idle = true;
+      try {
+        // What a crash left is settled, and what served is brought back, before anything else.
+        idle = !first && !isAsked(config.stateDir, asked);
+        const result = idle ? undefined : await turn(first);
+        failed = result !== undefined && result.exit !== 0 && result.revision === null ? failed + 1 : 0;
+      } catch (error) {
+        if (signal.aborted) break;
+        failed++;
+        renderer.result(failedResult(asFailure(error)));
+      }
+      supervisor ??= supervise({
+        config: () => config, tools: () => tools, isBeforeSwitch: () => beforeSwitch, signal,
+        replace: worker => {
+          asked.replace.set(worker.id, worker);
+          wake();
+        },
+        rollBack: (deploy, reason) => {
+          asked.rollBack = {deploy, reason};
+          wake();
+        },
+      });
+      // What was committed while no watch ran.
+      if (first && config.watch.pollMs > 0) poller.look('poll');
+      if (failed > 0) await delay(Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (failed - 1)), undefined, {signal}).catch(() => undefined);
+      else if (idle) await untilWoken(again => {
+        wake = again;
+      }, LOOK_AGAIN_MS, signal);
+    }
+  } finally {
+    over.abort();
+    context.signal.removeEventListener('abort', stop);
+    spool.close();
+    await Promise.all([control.close(), copy, poller.close(), supervisor?.close(), ...finishing]);
+    (await place)?.leave();
+    // What still drains is taken up by a process of its own as soon as this one is gone.
+    if (readDrains(config.stateDir).length > 0) drainInBackground(config);
+  }
+  say('watch ends; the workers run on');
+  only.release();
+  return 0;
+}
+
+/** What there is to do, under the lock; undefined when there is nothing. */
+function workFor(change: Change, asked: Asked, first: boolean, signal: AbortSignal): Promise<Deployed> | undefined {
+  const {tools} = change;
+  const state = tools.records.state();
+  const request = supervisedWork(state, asked, first, tools);
+  asked.rollBack = undefined;
+  asked.replace.clear();
+  if (request !== undefined) return change.deploy(request, signal);
+  return change.filed().length > 0 ? deployForFiled(change, signal) : undefined;
+}
+
+function supervisedWork(state: State, asked: Asked, first: boolean, tools: DeployTools): Request | undefined {
+  const {serving} = state;
+  if (serving === null) return undefined;
+  const own = {requestedBy: 'watch', force: true, filed: []} as const;
+  const target = asked.rollBack?.deploy === serving.deploy ? rollbackTarget(state) : undefined;
+  if (target !== undefined) {
+    tools.report({event: 'note', text: `${asked.rollBack?.reason ?? ''}; back to release ${target.id} (${target.revision})`});
+    return {...own, trigger: 'rollback', target: {kind: 'release', release: target}};
+  }
+  const slots = serving.workers.filter(({id}) => asked.replace.has(id)).map(({slot}) => slot);
+  if (slots.length > 0) return {...own, trigger: 'watch', target: {kind: 'release', release: serving.release, slots}};
+  // Later on each of them is started again by itself.
+  const dead = first && serving.workers.every(worker => !tools.workers.isAlive(worker));
+  return dead ? {...own, trigger: 'boot', target: {kind: 'release', release: serving.release}} : undefined;
+}
+
+function isAsked(stateDir: string, {replace, rollBack}: Asked): boolean {
+  return replace.size > 0 || rollBack !== undefined || !isEmpty(stateDir) || unfinished(readJournal(stateDir)) !== undefined;
+}
+
+/** The commands that a client may leave to a running watch: the same code, told to the client. */
+const COMMANDS = {
+  now: async (context: Context, options: Record<string, unknown>) => (await import('./now.ts')).now(context, {wait: options['wait'] !== false, force: options['force'] === true, ...textOf('revision', options)}),
+  rollback: async (context: Context, options: Record<string, unknown>) => (await import('./rollback.ts')).rollback(context, {wait: options['wait'] !== false, ...textOf('to', options)}),
+  start: async (context: Context) => (await import('./init-words.ts')).start(context),
+  stop: async (context: Context) => (await import('./init-words.ts')).stop(context),
+  restart: async (context: Context) => (await import('./init-words.ts')).restart(context, 'restart'),
+  reload: async (context: Context) => (await import('./init-words.ts')).restart(context, 'reload'),
+} as const;
+
+function textOf<Name extends string>(name: Name, options: Record<string, unknown>): {[key in Name]?: string} {
+  const value = options[name];
+  return typeof value === 'string' ? {[name]: value} as {[key in Name]: string} : {};
+}
+
+function clientContext(context: Context, config: Config, requestedBy: string, signal: AbortSignal, follow: (event: DeployEvent) => void, tell: (line: ControlLine) => void): Context {
+  const renderer: Renderer = {
+    event: event => {
+      follow(event);
+      tell(event);
+    },
+    result: result => tell({event: 'result', ...result}),
+  };
+  return {
+    ...context, signal, letGo: signal, requestedBy,
+    output: {out: () => undefined, err: text => tell({event: 'said', text}), terminal: false, colour: false},
+    loadConfig: () => config,
+    renderer: () => renderer,
+  };
+}
+
+/** A signal that follows another and lets go of it when it is closed: the other one lives for months. */
+function until(signal: AbortSignal): {readonly signal: AbortSignal; close(): void} {
+  const own = new AbortController();
+  const abort = () => own.abort(signal.reason);
+  signal.addEventListener('abort', abort, {once: true});
+  if (signal.aborted) abort();
+  return {signal: own.signal, close: () => signal.removeEventListener('abort', abort)};
+}
+
+/** While we have it, what a hook leaves behind ends at once: we look. */
+async function takePlace(stateDir: string, signal: AbortSignal): Promise<ReturnType<typeof takeWaitingPlace>> {
+  while (!signal.aborted) {
+    const place = takeWaitingPlace(stateDir);
+    if (place !== undefined) return place;
+    await delay(PLACE_POLL_MS, undefined, {signal}).catch(() => undefined);
+  }
+  return undefined;
+}
+
+/** Looks when the working copy has been left alone for `watch.settle`; one that is not there yet is watched when it is. */
+async function followWorkingCopy(config: () => Config, look: (trigger: LookTrigger) => void, say: (text: string) => void, signal: AbortSignal): Promise<void> {
+  const pause = (ms: number) => delay(ms, undefined, {signal}).catch(() => undefined);
+  while (!signal.aborted && !existsSync(config().source.workingCopy)) await pause(LOOK_AGAIN_MS);
+  if (signal.aborted) return;
+  let timer: NodeJS.Timeout | undefined;
+  const watcher = await watchWorkingCopy(config().source.workingCopy, () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => look('watch'), config().watch.settleMs);
+  }, say);
+  await new Promise<void>(resolve => {
+    if (signal.aborted) resolve();
+    signal.addEventListener('abort', () => resolve(), {once: true});
+  });
+  clearTimeout(timer);
+  await watcher.close();
+}
+
+function untilWoken(onWake: (wake: () => void) => void, ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise(resolve => {
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    signal.addEventListener('abort', end, {once: true});
+    onWake(end);
+  });
+}

@@ -1,0 +1,80 @@
+import {setTimeout as delay} from 'node:timers/promises';
+import type {Config} from '../config/config.ts';
+import type {LookTrigger, Report} from '../deploy/events.ts';
+import {mayBeNews} from '../deploy/filed-requests.ts';
+import {unfinished} from '../deploy/recover.ts';
+import {asFailure} from '../deploy/run.ts';
+import {readJournal} from '../state/journal.ts';
+import {readState} from '../state/state-file.ts';
+import {nextPoll} from '../supervise/judge.ts';
+import {fileLook} from '../trigger/request-spool.ts';
+import {resolveAside} from '../working-copy/resolve-aside.ts';
+
+export interface Poller {
+  /** Asks at once; a second call while one is asked makes it ask once more. */
+  look(trigger: LookTrigger): void;
+  close(): Promise<void>;
+}
+
+/** Asks the repository which revision is the newest, at `watch.poll` and when told to; files a request where that may be news. */
+export function startPoller(config: () => Config, report: Report, signal: AbortSignal): Poller {
+  let asked: LookTrigger | undefined;
+  let wake = new AbortController();
+  let failed = 0;
+  let told: string | undefined;
+  const ask = async (trigger: LookTrigger): Promise<void> => {
+    try {
+      const {app, stateDir} = config();
+      // What is being deployed may be the very thing that would be found.
+      while (unfinished(readJournal(stateDir)) !== undefined) await delay(DEPLOY_POLL_MS, undefined, {signal});
+      const revision = await resolveAside(config(), undefined, signal);
+      if (mayBeNews(revision, readState(stateDir))) fileLook(stateDir, app, {trigger, requestedBy: 'watch', revision});
+      [failed, told] = [0, undefined];
+    } catch (error) {
+      if (signal.aborted) return;
+      failed++;
+      const {message} = asFailure(error);
+      // Once: the repository may be away for days.
+      if (message !== told) report({event: 'note', text: `the repository was asked in vain: ${message}`});
+      told = message;
+    }
+  };
+  const run = async (): Promise<void> => {
+    while (!signal.aborted) {
+      const trigger = asked;
+      asked = undefined;
+      if (trigger !== undefined) await ask(trigger);
+      const {pollMs} = config().watch;
+      if (asked === undefined) {
+        await untilWoken(wake.signal, signal, pollMs === 0 ? undefined : nextPoll(pollMs, failed, Math.random()));
+        if (!wake.signal.aborted) asked = 'poll';
+        wake = new AbortController();
+      }
+    }
+  };
+  const running = run();
+  return {
+    look: trigger => {
+      asked = trigger;
+      wake.abort();
+    },
+    close: () => running,
+  };
+}
+
+async function untilWoken(wake: AbortSignal, signal: AbortSignal, ms: number | undefined): Promise<void> {
+  const end = new AbortController();
+  const stop = () => end.abort();
+  wake.addEventListener('abort', stop, {once: true});
+  signal.addEventListener('abort', stop, {once: true});
+  try {
+    if (wake.aborted || signal.aborted) return;
+    await delay(ms ?? NEVER_MS, undefined, {signal: end.signal}).catch(() => undefined);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}
+
+const DEPLOY_POLL_MS = 200;
+/** setTimeout knows no longer time. */
+const NEVER_MS = 2 ** 31 - 1;

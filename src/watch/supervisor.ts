@@ -1,0 +1,243 @@
+import {statSync} from 'node:fs';
+import {join} from 'node:path';
+import {setTimeout as delay} from 'node:timers/promises';
+import type {Config} from '../config/config.ts';
+import type {Generation, Worker} from '../deploy/deployment.ts';
+import {asFailure} from '../deploy/run.ts';
+import type {DeployTools} from '../deploy/tools.ts';
+import {checkWorker} from '../health/check-worker.ts';
+import {portOwner} from '../health/port-owner.ts';
+import {deployLockPath, isLock, tryLock} from '../state/deploy-lock.ts';
+import {writeRestart} from '../state/restarts.ts';
+import {readState} from '../state/state-file.ts';
+import {formatDuration} from '../support/durations.ts';
+import {isCrashLoop, isHung, pauseBeforeRestart, recentDeaths} from '../supervise/judge.ts';
+import type {LaunchedWorker} from '../workers/launch-worker.ts';
+import {isAlive} from '../workers/process-identity.ts';
+import {fillIn} from '../workers/worker-environment.ts';
+import {lastLines} from '../workers/worker-log.ts';
+
+/** What the lock's record says while a worker is started again: that ends by itself, and is waited for. */
+export const RESTARTING = 'restart';
+
+export interface SupervisorNeeds {
+  config(): Config;
+  tools(): DeployTools;
+  /** Whether a deploy of this process holds the lock and has not come to its switch: what serves is not touched by it yet. */
+  isBeforeSwitch(): boolean;
+  /** Asks for a deploy that replaces this worker of what serves on a spare port. */
+  replace(worker: Worker): void;
+  /** Asks for the last good release, instead of this deploy's. */
+  rollBack(deploy: string, reason: string): void;
+  readonly signal: AbortSignal;
+}
+
+export interface Supervisor {
+  /** Ends when nothing of it is under way any more. */
+  close(): Promise<void>;
+}
+
+/** The death of a process that is not our child is seen by looking; a look at one costs 15 µs. */
+const LOOK_MS = 100;
+const FAILED_CHECK_AGAIN_MS = 1000;
+/** A check that took so much longer than it may was not the worker's fault: we did not run. */
+const ASLEEP_MS = 1000;
+const REPLACE_AGAIN_MS = 30_000;
+const LONGEST_REPLACE_AGAIN_MS = 600_000;
+const LOCK_POLL_MS = 100;
+const SHOWN_LINES = 5;
+
+/** A worker that serves, as supervision knows it. */
+interface Watched {
+  worker: Worker;
+  /** Something is being done about it. */
+  busy: boolean;
+  deaths: number[];
+  failedChecks: number;
+  nextCheck: number;
+  replaceAgain: number;
+  notReplacedBefore: number;
+}
+
+/** Keeps the workers of what serves alive: one that died is started again on its own port, one that hangs is replaced. */
+export function supervise(needs: SupervisorNeeds): Supervisor {
+  const {signal} = needs;
+  const watched = new Map<string, Watched>();
+  const underWay = new Set<Promise<void>>();
+  const serving = servingReader(needs);
+
+  const look = (): void => {
+    if (signal.aborted) return;
+    const generation = serving();
+    const ids = new Set(generation?.workers.map(({id}) => id));
+    for (const id of watched.keys()) if (!ids.has(id)) watched.delete(id);
+    if (generation === undefined) return;
+    for (const worker of generation.workers) {
+      const known = watched.get(worker.id);
+      const one = known ?? {worker, busy: false, deaths: [], failedChecks: 0, nextCheck: performance.now() + Math.random() * needs.config().watch.checkMs, replaceAgain: REPLACE_AGAIN_MS, notReplacedBefore: 0};
+      if (known === undefined) watched.set(worker.id, one);
+      if (one.busy) continue;
+      if (!isAlive(one.worker.process)) begin(one, () => revive(one, generation, needs));
+      else if (performance.now() >= one.nextCheck) begin(one, () => examine(one, generation, needs));
+    }
+  };
+  const begin = (one: Watched, work: () => Promise<void>): void => {
+    one.busy = true;
+    const done = work().catch((error: unknown) => {
+      if (!signal.aborted) note(needs, `worker ${one.worker.slot + 1} on port ${one.worker.port}: ${asFailure(error).message}`);
+    }).finally(() => {
+      one.busy = false;
+      underWay.delete(done);
+    });
+    underWay.add(done);
+  };
+  const timer = setInterval(look, LOOK_MS);
+  return {
+    close: async () => {
+      clearInterval(timer);
+      await Promise.all(underWay);
+    },
+  };
+}
+
+/** What serves, read again when another file stands there. */
+function servingReader({config, ...needs}: SupervisorNeeds): () => Generation | undefined {
+  let seen = '';
+  let serving: Generation | undefined;
+  return () => {
+    const {stateDir} = config();
+    const stat = statSync(join(stateDir, 'state.json'), {throwIfNoEntry: false, bigint: true});
+    const now = `${stateDir} ${stat?.ino} ${stat?.mtimeNs}`;
+    if (now === seen) return serving;
+    seen = now;
+    try {
+      serving = readState(stateDir).serving ?? undefined;
+    } catch (error) {
+      // What cannot be told is left alone.
+      serving = undefined;
+      note({config, ...needs}, `the workers are not supervised: ${asFailure(error).message}`);
+    }
+    return serving;
+  };
+}
+
+async function examine(one: Watched, {release}: Generation, needs: SupervisorNeeds): Promise<void> {
+  const config = needs.config();
+  const began = performance.now();
+  const result = await checkWorker(config, release, one.worker.port, needs.signal);
+  const now = performance.now();
+  const slept = now - began > config.check.timeoutMs + ASLEEP_MS;
+  if (result.good || slept) {
+    one.nextCheck = now + config.watch.checkMs;
+    if (result.good) [one.failedChecks, one.replaceAgain] = [0, REPLACE_AGAIN_MS];
+    return;
+  }
+  one.nextCheck = now + Math.min(config.watch.checkMs, FAILED_CHECK_AGAIN_MS);
+  // A death is seen by its own look.
+  if (!isAlive(one.worker.process)) return;
+  one.failedChecks++;
+  note(needs, `worker ${one.worker.slot + 1} on port ${one.worker.port} fails its check: ${result.saw}`);
+  if (isHung(one.failedChecks)) askToReplace(one, needs);
+}
+
+/** Further and further apart, while its successors do no better. */
+function askToReplace(one: Watched, needs: SupervisorNeeds): void {
+  const now = performance.now();
+  if (now < one.notReplacedBefore) return;
+  one.notReplacedBefore = now + one.replaceAgain;
+  one.replaceAgain = Math.min(LONGEST_REPLACE_AGAIN_MS, one.replaceAgain * 2);
+  needs.replace(one.worker);
+}
+
+/** Starts a dead worker again on its own port, under its own mark; with longer and longer pauses while it goes on dying. */
+async function revive(one: Watched, generation: Generation, needs: SupervisorNeeds): Promise<void> {
+  const {stateDir} = needs.config();
+  for (;;) {
+    const {worker} = one;
+    const owner = portOwner(needs.config().workers.host, worker.port, {id: worker.id, process: undefined});
+    if (owner.kind === 'worker') {
+      // Another process of the worker has it, as after a watch that died between a start and its record.
+      one.worker = {...worker, process: owner.process};
+      writeRestart(stateDir, worker.id, {process: owner.process, startedAt: worker.startedAt, restarts: worker.restarts ?? 0});
+      return;
+    }
+    one.deaths = recentDeaths([...one.deaths, performance.now()], performance.now());
+    const pause = pauseBeforeRestart(one.deaths.length);
+    tellDeath(one, generation, pause, needs);
+    if (isCrashLoop(one.deaths.length, Date.now() - Date.parse(generation.since))) needs.rollBack(generation.deploy, `worker ${worker.slot + 1} died ${one.deaths.length} times within a minute`);
+    await delay(pause, undefined, {signal: needs.signal});
+    const launched = await underLock(needs, () => startAgain(one, generation, needs));
+    if (launched === 'not ours any more') return;
+    if (launched === 'port taken') {
+      note(needs, `port ${worker.port} of worker ${worker.slot + 1} was taken by a process that is not ours; it gets another`);
+      askToReplace(one, needs);
+      // Until it is replaced its port may come free, too.
+      await delay(pauseBeforeRestart(one.deaths.length + 1), undefined, {signal: needs.signal});
+      continue;
+    }
+    if (await isHealthySoon(one, launched, generation, needs)) return;
+  }
+}
+
+/** Runs while nobody can switch to another generation. */
+async function underLock<T>(needs: SupervisorNeeds, work: () => Promise<T>): Promise<T> {
+  for (;;) {
+    needs.signal.throwIfAborted();
+    if (needs.isBeforeSwitch()) return work();
+    const lock = tryLock(deployLockPath(needs.config().stateDir), RESTARTING);
+    if (isLock(lock)) {
+      try {
+        return await work();
+      } finally {
+        lock.release();
+      }
+    }
+    await delay(LOCK_POLL_MS, undefined, {signal: needs.signal});
+  }
+}
+
+async function startAgain(one: Watched, {release}: Generation, needs: SupervisorNeeds): Promise<LaunchedWorker | 'not ours any more' | 'port taken'> {
+  const {worker} = one;
+  const {stateDir} = needs.config();
+  const tools = needs.tools();
+  if (readState(stateDir).serving?.workers.some(({id}) => id === worker.id) !== true) return 'not ours any more';
+  // What it left behind may sit on its port, and is nobody's.
+  await tools.workers.stop(worker);
+  if (!await tools.workers.areSpare([worker.port])) return 'port taken';
+  const launched = await tools.workers.launch(release, {slot: worker.slot, port: worker.port, id: worker.id});
+  recordRestart(one, launched, (worker.restarts ?? 0) + 1, stateDir);
+  return launched;
+}
+
+function recordRestart(one: Watched, launched: LaunchedWorker, restarts: number, stateDir: string): void {
+  one.worker = {...launched.worker(), restarts};
+  const {process, startedAt, id} = one.worker;
+  writeRestart(stateDir, id, {process, startedAt, restarts});
+}
+
+async function isHealthySoon(one: Watched, launched: LaunchedWorker, {release}: Generation, needs: SupervisorNeeds): Promise<boolean> {
+  const tools = needs.tools();
+  const noOtherPort = () => Promise.reject(new Error(`port ${launched.port} was taken by a process that is not ours`));
+  try {
+    await tools.health.waitUntilHealthy([launched], release, noOtherPort, () => undefined, needs.signal);
+    // A daemon's own pid is known only now.
+    recordRestart(one, launched, one.worker.restarts ?? 1, needs.config().stateDir);
+    one.failedChecks = 0;
+    note(needs, `worker ${launched.slot + 1} on port ${launched.port} serves again (pid ${one.worker.process.pid})`);
+    return true;
+  } catch (error) {
+    needs.signal.throwIfAborted();
+    note(needs, asFailure(error).message);
+    return false;
+  }
+}
+
+function tellDeath({worker, deaths}: Watched, {release}: Generation, pause: number, needs: SupervisorNeeds): void {
+  const log = fillIn(needs.config().workers.log, {port: worker.port, release: release.id, revision: release.revision});
+  const again = pause === 0 ? 'it is started again' : `it is started again in ${formatDuration(pause)}, having died ${deaths.length} times within a minute`;
+  note(needs, [`worker ${worker.slot + 1} on port ${worker.port} (pid ${worker.process.pid}) of release ${release.id} died; ${again}`, ...lastLines(log, 0, SHOWN_LINES).map(line => `  | ${line}`)].join('\n'));
+}
+
+function note({tools}: SupervisorNeeds, text: string): void {
+  tools().report({event: 'note', text});
+}
