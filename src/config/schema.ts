@@ -283,7 +283,7 @@ export const settingsSchema = section({
   watch: v.optional(section({
     poll: v.optional(duration({zero: true}), '1m'),
     settle: v.optional(duration(), '500ms'),
-    check: v.optional(duration(), '5s'),
+    check: v.optional(duration(), '10s'),
   }), {}),
 
   state_dir: v.optional(directory('/var/lib/osyw-deploy/app')),
