@@ -54,6 +54,7 @@ export async function takeTurn(lock: HeldLock, {context, config, renderer, wait,
   let deployed: Deployed;
   let beside: Promise<(Failure | undefined)[]>;
   let own: HeldDrain | undefined;
+  let untaken: Failure | undefined;
   try {
     const log = openLog(config.stateDir);
     report = event => {
@@ -81,7 +82,12 @@ export async function takeTurn(lock: HeldLock, {context, config, renderer, wait,
       deploy: (request, signal = context.signal) => deploy(request, tools, signal, {historyNow: !wait}),
     });
     // Taken before the lock is free: another command would finish it as well, but then we would not wait for it.
-    if (wait && deployed.drain !== undefined) own = tools.records.takeDrain(deployed.drain);
+    try {
+      if (wait && deployed.drain !== undefined) own = tools.records.takeDrain(deployed.drain);
+    } catch (error) {
+      // The new release serves all the same.
+      untaken = {...asFailure(error, 'drain'), hint: 'The old workers are still to be stopped: run `osyw-deploy recover`.'};
+    }
     log.info({event: 'result', ...deployed.result});
   } catch (error) {
     const failed = failedResult(asFailure(error));
@@ -102,7 +108,7 @@ export async function takeTurn(lock: HeldLock, {context, config, renderer, wait,
       drainInBackground(config);
       return result;
     }
-    const failure = (own === undefined ? undefined : await finishOne(tools, own, result)) ?? (await beside).find(one => one !== undefined);
+    const failure = untaken ?? (own === undefined ? undefined : await finishOne(tools, own, result)) ?? (await beside).find(one => one !== undefined);
     await pruneReleases(config, tools).catch((error: unknown) => report({event: 'note', text: `old releases could not be removed: ${asFailure(error).message}`}));
     return failure === undefined || result.exit !== 0 ? result
       : {...result, exit: FAILURES.CLEANUP_INCOMPLETE.exit, code: 'CLEANUP_INCOMPLETE' as const, error: failure.message, hint: failure.hint};

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import {chownSync, readFileSync} from 'node:fs';
+import {chownSync, copyFileSync, readFileSync, writeFileSync} from 'node:fs';
 import {connect} from 'node:net';
 import {join} from 'node:path';
 import {test} from 'node:test';
@@ -54,6 +54,25 @@ for (const [what, behaviour] of [['dies', {die_after_ms: 900}], ['fails its chec
     }
   });
 }
+
+test('a drain that cannot be taken up: the new release serves, 10, and recover stops the old workers', {skip: process.getuid?.() !== 0 && 'needs root: a flock of its own in a mount namespace'}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const flock = join(site.dir, 'flock');
+  const failing = join(site.dir, 'failing-flock');
+  copyFileSync('/usr/bin/flock', flock);
+  writeFileSync(failing, `#!/bin/sh\ncase $(readlink /proc/self/fd/3) in */drains/*) echo no >&2; exit 1;; esac\nexec ${flock} "$@"\n`, {mode: 0o755});
+  site.wrap(['unshare', '--mount', '/bin/sh', '-c', `mount --bind ${failing} /usr/bin/flock && exec "$@"`, 'sh']);
+  const traffic = site.traffic();
+  await site.release('2');
+  const end = await site.now();
+  assert.deepEqual([end.exit, end.result?.code, end.result?.outcome], [10, 'CLEANUP_INCOMPLETE', 'deployed'], end.stdout + end.stderr);
+  assert.equal(await site.version(), '2');
+  site.wrap([]);
+  const recovered = await site.run(['recover']);
+  assert.equal(recovered.exit, 0, recovered.stdout + recovered.stderr);
+  await site.settled({version: '2', traffic});
+});
 
 test('after a roll back with the old workers dead nothing is stopped: 12, and recover says so', {timeout: 180_000}, async (t) => {
   const site = await makeSite(t);
