@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import {readFileSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {test} from 'node:test';
+import {setTimeout as pause} from 'node:timers/promises';
 import type {RunningCommand} from '../support/osyw.ts';
+import {establishedTo} from '../support/leftovers.ts';
 import {makeSite, type Site, type SiteOptions} from '../support/site.ts';
 import {ask} from '../support/raw-http.ts';
 import {waitUntil} from '../support/wait-until.ts';
@@ -43,6 +45,27 @@ test('a signal after the switch: the deploy is finished first', async (t) => {
   assert.equal(end.exit, 0, end.stdout + end.stderr);
   await site.settled({version: '2', outcome: 'deployed'});
 });
+
+// Longer than a check may take, and in the check phase longer than all of them together.
+for (const [phase, stoppedMs] of [['check', 4500], ['bake', 1500]] as const) {
+  test(`a deployer that stood still in the middle of a check, in ${phase}, blames no worker for it`, async (t) => {
+    const slow = {health_delay_ms: 150};
+    const site = await makeSite(t, {behaviour: slow, config: {check: {timeout: '1s', deadline: '4s', consecutive: 3}, bake: {for: '1s'}}});
+    await site.deployed();
+    await site.release('2', slow);
+    const command = site.start(['now', '--json']);
+    await began(command, phase);
+    // Nobody but the checks asks the workers for anything.
+    const ports = Array.from({length: site.ports.last - site.ports.first + 1}, (_, i) => site.ports.first + i);
+    await waitUntil('a check to be under way', () => establishedTo(ports) > 0, {everyMs: 1});
+    command.child.kill('SIGSTOP');
+    await pause(stoppedMs);
+    command.child.kill('SIGCONT');
+    const end = await command.ended;
+    assert.equal(end.exit, 0, end.stdout + end.stderr);
+    await site.settled({version: '2', outcome: 'deployed'});
+  });
+}
 
 interface Kill {
   readonly name: string;
