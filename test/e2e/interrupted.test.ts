@@ -67,6 +67,30 @@ for (const [phase, stoppedMs] of [['check', 4500], ['bake', 1500]] as const) {
   });
 }
 
+for (const [what, phase, thrown, serves] of [
+  ['throws in a timer', 'check', 'throw new Error("a bug of ours")', '1'],
+  ['leaves a rejection to nobody', 'bake', 'void Promise.reject(new Error("a bug of ours"))', '2'],
+] as const) {
+  test(`a deployer that ${what}, in ${phase}: 1, with a result, and recover settles it`, async (t) => {
+    const site = await makeSite(t, SLOW);
+    await site.deployed();
+    await site.release('2', {boot_ms: 300});
+    const [script, mark] = [join(site.dir, 'bug.cjs'), join(site.dir, 'now')];
+    writeFileSync(script, `setInterval(() => { if (require('node:fs').existsSync(${JSON.stringify(mark)})) ${thrown}; }, 2).unref();\n`);
+    const traffic = site.traffic();
+    const command = site.start(['now', '--json'], {env: {NODE_OPTIONS: `--require=${script}`}});
+    await began(command, phase);
+    writeFileSync(mark, '');
+    const end = await command.ended;
+    assert.equal(end.exit, 1, end.stdout + end.stderr);
+    assert.equal(end.result?.code, 'INTERNAL');
+    assert.match(end.result.error ?? '', /a bug of ours/);
+    assert.match(readFileSync(join(site.stateDir, 'log', 'osyw-deploy.log'), 'utf8'), /a bug of ours/, 'who started it may not read what it says');
+    assert.equal((await site.run(['recover'])).exit, 0);
+    await site.settled({version: serves, traffic});
+  });
+}
+
 interface Kill {
   readonly name: string;
   readonly at: (site: Site, command: RunningCommand) => Promise<void>;
