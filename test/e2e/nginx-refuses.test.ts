@@ -119,6 +119,19 @@ test('a master that does not answer: nothing that may still serve is stopped, an
   await site.settled({version: '2', traffic});
 });
 
+test('an upstream file that nginx does not read refuses the switch, with the line to write', async (t) => {
+  const site = await makeSite(t);
+  const {conf} = site.nginx;
+  const text = readFileSync(conf, 'utf8');
+  // What it has loaded it goes on with; the next reload would not find the upstream, so somebody has put it elsewhere.
+  writeFileSync(conf, text.replace('include conf.d/*.conf;', 'upstream myweb { server 127.0.0.1:1; }'));
+  await refused(site, /nginx does not read .*myweb\.conf/);
+  await site.nothingRuns();
+  writeFileSync(conf, text);
+  await site.deployed();
+  await site.settled({version: '1'});
+});
+
 test('a master that was killed while its workers serve on: 9, nobody else is stopped, and a started nginx takes over', async (t) => {
   const site = await makeSite(t);
   await site.deployed();
