@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import {execFileSync} from 'node:child_process';
-import {mkdirSync, writeFileSync} from 'node:fs';
+import {mkdirSync, rmSync, statfsSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
-import {test} from 'node:test';
+import {test, type TestContext} from 'node:test';
+import {injecting} from '../faults/tracing.ts';
 import {makeSite} from '../support/site.ts';
 
 const root = process.getuid?.() === 0 ? false : 'needs root';
@@ -64,6 +65,60 @@ test('a full disk stops a deploy before the switch, and the old release serves',
   await site.release('4', {}, {'big.bin': 'small'});
   await site.deployed();
   await site.settled({version: '4', traffic});
+});
+
+/** Mounts that the test makes where the site's files are. They are gone before the site's own end, so this comes first. */
+function mounts(t: TestContext): (where: string, options: string, source?: string) => void {
+  const made: string[] = [];
+  t.after(() => made.reverse().forEach(where => execFileSync('umount', ['-l', where])));
+  return (where, options, source) => {
+    mkdirSync(where, {recursive: true});
+    execFileSync('mount', [...(source === undefined ? ['-t', 'tmpfs', 'osyw-test'] : ['--bind', source]), where, '-o', options], {stdio: 'pipe'});
+    made.push(where);
+  };
+}
+
+function remount(where: string, options: string): void {
+  execFileSync('mount', ['-o', `remount,${options}`, where], {stdio: 'pipe'});
+}
+
+test('without inodes, on a read-only disk, over a quota: the old release serves, and the place is named', {skip: root, timeout: 120_000}, async (t) => {
+  const mount = mounts(t);
+  const site = await makeSite(t);
+  mount(site.stateDir, 'size=100m,nr_inodes=600,mode=755');
+  await site.deployed();
+  const traffic = site.traffic();
+  await site.release('2');
+  const refused = async (what: string, says: RegExp, wrap: readonly string[] = []): Promise<void> => {
+    const end = await site.now([], {wrap});
+    assert.ok([3, 5, 6].includes(end.exit ?? 0), `${what}: ${end.exit} ${end.stdout}${end.stderr}`);
+    assert.match(end.result?.error ?? '', says, what);
+    assert.ok(end.result?.error?.includes(site.stateDir), `${what}: ${end.result?.error}`);
+    assert.equal(await site.version(), '1', what);
+  };
+
+  mkdirSync(join(site.stateDir, 'small'));
+  let files = 0;
+  while (statfsSync(site.stateDir).ffree > 100) writeFileSync(join(site.stateDir, 'small', String(files++)), '');
+  await refused('without inodes for a release', /inodes/i);
+  await site.settled({version: '1', outcome: 'aborted'});
+  assert.throws(() => {
+    for (;;) writeFileSync(join(site.stateDir, 'small', String(files++)), '');
+  }, {code: 'ENOSPC'});
+  await refused('without one inode', /ENOSPC/);
+  rmSync(join(site.stateDir, 'small'), {recursive: true});
+
+  remount(site.stateDir, 'ro');
+  await refused('read-only', /EROFS/);
+  remount(site.stateDir, 'rw');
+
+  const journal = {call: 'write', fault: 'EDQUOT', at: 1, lasting: true, paths: [join(site.stateDir, 'journal.ndjson')]};
+  const quota = await site.now([], {wrap: injecting(join(site.dir, 'trace'), journal)});
+  assert.equal(quota.exit, 5, quota.stdout + quota.stderr);
+  assert.match(quota.result?.error ?? '', /quota/);
+
+  await site.deployed();
+  await site.settled({version: '2', traffic});
 });
 
 function fill(file: string): void {
