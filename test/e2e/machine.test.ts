@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import {execFileSync} from 'node:child_process';
+import {randomBytes} from 'node:crypto';
 import {mkdirSync, rmSync, statfsSync, writeFileSync} from 'node:fs';
-import {join} from 'node:path';
+import {dirname, join} from 'node:path';
 import {test, type TestContext} from 'node:test';
 import {injecting} from '../faults/tracing.ts';
 import {makeSite} from '../support/site.ts';
@@ -82,6 +83,23 @@ function remount(where: string, options: string): void {
   execFileSync('mount', ['-o', `remount,${options}`, where], {stdio: 'pipe'});
 }
 
+for (const vcs of ['svn', 'git'] as const) {
+  test(`${vcs}: a working copy without room fails the update, and is whole again when there is some`, {skip: root}, async (t) => {
+    const mount = mounts(t);
+    const site = await makeSite(t, {vcs});
+    mount(site.workingCopy, 'size=3m,mode=755');
+    await site.deployed();
+    await site.release('2', {}, {'big.bin': randomBytes(4_000_000).toString('base64')});
+    const end = await site.now();
+    assert.equal(end.exit, 5, end.stdout + end.stderr);
+    assert.match(end.result?.error ?? '', /no space|unable to write|disk/i);
+    await site.settled({version: '1', outcome: 'aborted', code: 'UPDATE_FAILED'});
+    remount(site.workingCopy, 'size=60m');
+    await site.deployed();
+    await site.settled({version: '2'});
+  });
+}
+
 test('without inodes, on a read-only disk, over a quota: the old release serves, and the place is named', {skip: root, timeout: 120_000}, async (t) => {
   const mount = mounts(t);
   const site = await makeSite(t);
@@ -119,6 +137,37 @@ test('without inodes, on a read-only disk, over a quota: the old release serves,
 
   await site.deployed();
   await site.settled({version: '2', traffic});
+});
+
+test('a read-only place of the upstream file refuses the switch', {skip: root}, async (t) => {
+  const mount = mounts(t);
+  const site = await makeSite(t);
+  await site.deployed();
+  const dir = dirname(site.nginx.upstreamFile);
+  mount(dir, 'bind', dir);
+  await site.release('2');
+  remount(dir, 'bind,ro');
+  const end = await site.now();
+  assert.equal(end.exit, 9, end.stdout + end.stderr);
+  assert.match(end.result?.error ?? '', /EROFS/);
+  assert.ok(end.result?.error?.includes(dir), end.result?.error ?? '');
+  await site.settled({version: '1', outcome: 'aborted', code: 'SWITCH_REFUSED'});
+  remount(dir, 'bind,rw');
+  await site.deployed();
+  await site.settled({version: '2'});
+});
+
+test('logs that cannot take a byte more fail no deploy: not ours, not that of a build, not those of the workers', {skip: root}, async (t) => {
+  const mount = mounts(t);
+  const site = await makeSite(t, {config: {release: {build: [['/bin/echo', 'one line of a build']]}}});
+  await site.deployed();
+  for (const logs of [join(site.stateDir, 'log'), join(site.dir, 'logs')]) {
+    mount(logs, 'size=64k,mode=755');
+    fill(join(logs, 'filler'));
+  }
+  await site.release('2', {output_bytes: 10_000});
+  await site.deployed(['--verbose']);
+  await site.settled({version: '2', outcome: 'deployed'});
 });
 
 function fill(file: string): void {
