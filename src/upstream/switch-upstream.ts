@@ -139,7 +139,9 @@ export async function replaceUpstream(config: Config, bytes: UpstreamBytes, port
       {hint: "See nginx's error log: a taken `listen` port shows only there (\"still could not bind\"). The old upstream file is back."});
   }
   await letEnd(await settleUnclear(config, master, before, verdict), portsOnlyIn(bytes, old), config);
-  throw new DeployError('SWITCH_REFUSED', `nginx did not take the new configuration within ${RELOAD_TIMEOUT_MS / 1000} s (master pid ${master.process.pid}, state ${verdict.masterState})`,
+  const what = verdict.workerless === true ? 'was left without a worker by the reload, and has reloaded the old configuration'
+    : `did not take the new configuration within ${RELOAD_TIMEOUT_MS / 1000} s`;
+  throw new DeployError('SWITCH_REFUSED', `nginx ${what} (master pid ${master.process.pid}, state ${verdict.masterState})`,
     {hint: verdict.masterState === 'T' ? `The master is stopped; let it go on with \`kill -CONT ${master.process.pid}\`. The old upstream file is back.` : "See nginx's error log. The old upstream file is back."});
 }
 
@@ -240,6 +242,10 @@ async function settleUnclear(config: Config, master: NginxMaster, before: Before
   const again = beforeReload(master);
   const second = await reload(config, master, {accepting: [...before.accepting, ...again.accepting], all: [...before.all, ...again.all]});
   if (second.kind === 'unclear' && second.pending && second.masterState === 'T') return [];
+  if (second.kind === 'unclear' && second.workerless === true) {
+    throw new DeployError('STATE_UNCERTAIN', `nginx (master pid ${master.process.pid}) starts no workers, with the new configuration or the old, so nobody answers`,
+      {hint: "Nothing of the application was stopped. nginx's error log says why (\"fork() failed\"); mend that, then run `osyw-deploy recover`."});
+  }
   if (second.kind !== 'live') {
     throw new DeployError('STATE_UNCERTAIN', `nginx (master pid ${master.process.pid}, state ${verdict.masterState}) did not answer a reload, nor the one that should take it back`);
   }
