@@ -22,6 +22,8 @@ export interface ControlGroup {
   /** Bytes, processes, or percent of one CPU. */
   limit(to: number): void;
   unlimit(): void;
+  /** How many there are in it, threads too; of a group for `pids`. */
+  processes(): number;
   /** How many processes the kernel has killed in it for want of memory. */
   killedForMemory(): number;
 }
@@ -47,6 +49,7 @@ export function makeControlGroup(test: TestContext, controller: keyof typeof LIM
     join: pid => writeFileSync(join(dir, 'cgroup.procs'), String(pid)),
     limit: to => set(controller !== 'cpu' ? String(to) : own ? String(to * CPU_PERIOD_US / 100) : `${to * CPU_PERIOD_US / 100} ${CPU_PERIOD_US}`),
     unlimit: () => set(controller === 'pids' || !own ? 'max' : '-1'),
+    processes: () => Number(readFileSync(join(dir, 'pids.current'), 'utf8')),
     killedForMemory: () => Number(/^oom_kill (\d+)/m.exec(readFileSync(join(dir, own ? 'memory.oom_control' : 'memory.events'), 'utf8'))?.[1] ?? 0),
   };
 }
