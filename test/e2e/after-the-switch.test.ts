@@ -180,6 +180,25 @@ test('a request whose head began before the switch and ends after it is answered
   await site.settled({version: '2'});
 });
 
+test('the new workers die while the old ones drain: a rollback brings the old release back, and the drain goes on', async (t) => {
+  const site = await makeSite(t);
+  await site.deployed();
+  await site.release('2');
+  const slow = ask({port: site.nginx.port, path: '/slow?ms=5000'});
+  await waitUntil('the slow request to be under way', () => establishedTo(site.nginx.upstreamPorts()) > 0, {everyMs: 2});
+  await site.deployed(['--no-wait']);
+  const dead = (await site.status()).serving?.workers ?? [];
+  for (const {pid} of dead) process.kill(pid, 'SIGKILL');
+  const end = await site.run(['rollback', '--no-wait', '--json']);
+  assert.equal(end.exit, 0, end.stdout + end.stderr);
+  assert.equal(await site.version(), '1');
+  const answer = await slow;
+  assert.ok(answer.kind === 'answer' && answer.headers['x-osyw-version'] === '1', JSON.stringify(answer));
+  await waitUntil('the drains to end', async () => (await site.status()).draining.length === 0, {withinMs: 10_000, everyMs: 200});
+  await waitUntil('nobody to work for the site but its workers', () => site.processes().length === 2);
+  await site.settled({version: '1', release: '000001'});
+});
+
 test('deploys that come faster than the drains end: three drain, the next waits, and what drains stays on disk', async (t) => {
   const site = await makeSite(t, {config: {release: {keep: 2}, drain: {quiet: '4s', deadline: '8s'}, workers: {stop: {timeout: '300ms'}}}});
   await site.deployed();
