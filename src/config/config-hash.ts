@@ -9,7 +9,7 @@ import {readRegularFile} from './regular-file.ts';
  */
 export function configHash(config: Config): string {
   // When a deploy is due, and who is told of it, changes nothing about what runs.
-  const {file: _file, hook: _hook, source: {paths: _paths, ...source}, ...others} = config;
+  const {file: _file, hook: _hook, watch: _watch, source: {paths: _paths, ...source}, ...others} = config;
   const effective = {...others, source};
   const {envFile} = config.workers;
   const content = envFile === undefined ? null : hashOfFile(envFile);

@@ -14,6 +14,7 @@ export interface Config {
   readonly nginx: NginxConfig;
   readonly drain: {readonly quietMs: number; readonly deadlineMs: number};
   readonly hook: HookConfig;
+  readonly watch: WatchConfig;
   readonly stateDir: string;
   readonly runDir: string;
 }
@@ -39,6 +40,25 @@ export interface HookConfig {
   readonly waitTimeoutMs: number;
   /** A newer request takes the place of a deploy that has not switched yet. */
   readonly supersede: boolean;
+}
+
+export interface WatchConfig {
+  /** Undefined: off. */
+  readonly webhook: WebhookConfig | undefined;
+}
+
+export interface WebhookConfig {
+  readonly listen:
+    /** A socket of this mode; `group` is that of nginx's workers, undefined: the deployer's own. */
+    | {readonly unix: string; readonly mode: number; readonly group: string | undefined}
+    /** A loopback address, without brackets. */
+    | {readonly host: string; readonly port: number};
+  /** The one that is answered; `/hook`. */
+  readonly path: string;
+  readonly secretFile: string;
+  readonly maxBodyBytes: number;
+  /** So many deliveries at once, and as many again in each `perMs`. */
+  readonly rate: {readonly count: number; readonly perMs: number};
 }
 
 export interface ReleaseConfig {

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import {DeployError} from '../errors.ts';
 import {CLASHES} from './clashes.ts';
-import type {CheckConfig, Config} from './config.ts';
+import type {CheckConfig, Config, WebhookConfig} from './config.ts';
 import {findConfigFile} from './find-config.ts';
 import type {ConfigPlace} from './find-config.ts';
 import {withKnownKeys} from './known-keys.ts';
@@ -108,7 +108,7 @@ function ownUid(): number {
 }
 
 function effective(settings: Settings, file: string, stateDir: string, operator: Operator): Config {
-  const {app, source, release, workers, bake, nginx, drain, hook} = settings;
+  const {app, source, release, workers, bake, nginx, drain, hook, watch} = settings;
   return {
     file,
     app,
@@ -158,6 +158,7 @@ function effective(settings: Settings, file: string, stateDir: string, operator:
     },
     drain: {quietMs: drain.quiet, deadlineMs: drain.deadline},
     hook: {wait: hook.wait, waitTimeoutMs: hook.wait_timeout, supersede: hook.supersede},
+    watch: {webhook: effectiveWebhook(watch.webhook)},
     stateDir,
     runDir: settings.run_dir ?? defaultRunDir(app, stateDir, operator),
   };
@@ -181,6 +182,11 @@ function effectiveCheck(check: Settings['check']): CheckConfig {
     body: check.body,
     ...timing,
   };
+}
+
+function effectiveWebhook({listen, path, secret_file: secretFile, mode, group, max_body: maxBodyBytes, rate}: Settings['watch']['webhook']): WebhookConfig | undefined {
+  if (listen === undefined || secretFile === undefined) return undefined;
+  return {listen: 'unix' in listen ? {...listen, mode: mode ?? 0o660, group} : listen, path, secretFile, maxBodyBytes, rate};
 }
 
 function serverParameters(server: Settings['nginx']['server']): Record<string, string> {

@@ -161,6 +161,7 @@ export function configFor(root: string, repository: {vcs: Vcs; url: string} | un
     },
     drain: {quietMs: 1000, deadlineMs: 5000},
     hook: {wait: false, waitTimeoutMs: 5000, supersede: false},
+    watch: {webhook: undefined},
     stateDir: join(root, 'state'),
     runDir: join(root, 'run'),
   };
