@@ -613,7 +613,8 @@ describe('what is too much', () => {
     const closed = idle.map(client => heard(client));
     t.after(() => idle.forEach(client => client.destroy()));
     await waitUntil('an answer', async () => (await post(rig, '{}', github('{}')).catch(() => ({status: 0}))).status === 202);
-    await Promise.all(closed);
+    const waited = (await Promise.all(closed)).filter(text => statuses(text)[0] === 408).length;
+    assert.ok(waited > 0 && waited < 200, `${waited} of 1000 were waited for`);
     assert.equal(rig.looks.length, 1);
   });
 });
