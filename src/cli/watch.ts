@@ -1,6 +1,7 @@
 import {existsSync, mkdirSync} from 'node:fs';
 import {join} from 'node:path';
 import {setTimeout as delay} from 'node:timers/promises';
+import {isDeepStrictEqual} from 'node:util';
 import type {Config} from '../config/config.ts';
 import type {Deployed} from '../deploy/deploy.ts';
 import type {Worker} from '../deploy/deployment.ts';
@@ -15,7 +16,7 @@ import {deployLockPath, isLock, tryLock, waitForLock} from '../state/deploy-lock
 import {readDrains} from '../state/drains.ts';
 import {readJournal} from '../state/journal.ts';
 import {makeStateDir, refuseForeignState, type State} from '../state/state-file.ts';
-import {isEmpty, spoolPath} from '../trigger/request-spool.ts';
+import {fileLook, isEmpty, spoolPath} from '../trigger/request-spool.ts';
 import {takeWaitingPlace} from '../trigger/waiting-place.ts';
 import {watchSpool} from '../trigger/watch-spool.ts';
 import {watchWorkingCopy} from '../trigger/watch-working-copy.ts';
@@ -69,6 +70,7 @@ export async function watch(context: Context): Promise<number> {
   const finishing = new Set<Promise<void>>();
   let stamp = configStamp(config.file);
   let tools = wire(config, report);
+  let webhook: ReturnType<typeof listenForForges> = Promise.resolve(undefined);
   const beforeStart = new Set<AbortSignal>();
   let wake = (): void => undefined;
 
@@ -83,6 +85,12 @@ export async function watch(context: Context): Promise<number> {
       const fresh = context.loadConfigAgain();
       const moved = (['app', 'stateDir', 'runDir'] as const).filter(key => fresh[key] !== config[key]);
       if (moved.length > 0) throw new DeployError('CONFIG_INVALID', `${moved.map(key => ({app: 'app', stateDir: 'state_dir', runDir: 'run_dir'})[key]).join(' and ')} changed; that needs a new \`osyw-deploy watch\``);
+      if (!isDeepStrictEqual(fresh.watch.webhook, config.watch.webhook)) {
+        webhook = webhook.then(async open => {
+          await open?.close();
+          return listenForForges(fresh, say);
+        }).catch((error: unknown) => void say(asFailure(error).message));
+      }
       config = fresh;
       tools = wire(config, report);
       stamp = configStamp(config.file);
@@ -149,6 +157,7 @@ export async function watch(context: Context): Promise<number> {
   const place = takePlace(config.stateDir, signal);
   const poller = startPoller(() => config, report, signal);
   const spool = watchSpool(config.stateDir, () => wake());
+  webhook = Promise.resolve(await listenForForges(config, say));
   const copy = followWorkingCopy(() => config, trigger => poller.look(trigger), say, signal);
   say(`watch of ${config.app} runs, pid ${process.pid}`);
   let supervisor: ReturnType<typeof supervise> | undefined;
@@ -188,7 +197,7 @@ export async function watch(context: Context): Promise<number> {
     over.abort();
     context.signal.removeEventListener('abort', stop);
     spool.close();
-    await Promise.all([control.close(), copy, poller.close(), supervisor?.close(), ...finishing]);
+    await Promise.all([control.close(), webhook.then(open => open?.close()), copy, poller.close(), supervisor?.close(), ...finishing]);
     (await place)?.leave();
     // What still drains is taken up by a process of its own as soon as this one is gone.
     if (readDrains(config.stateDir).length > 0) drainInBackground(config);
@@ -277,6 +286,13 @@ async function takePlace(stateDir: string, signal: AbortSignal): Promise<ReturnT
     await delay(PLACE_POLL_MS, undefined, {signal}).catch(() => undefined);
   }
   return undefined;
+}
+
+/** A delivery says "look", and that is filed as everything else is. */
+async function listenForForges({app, stateDir, source, watch: {webhook}}: Config, say: (text: string) => void): Promise<{close(): Promise<void>} | undefined> {
+  if (webhook === undefined) return undefined;
+  const {openWebhook} = await import('../trigger/webhook.ts');
+  return openWebhook({...webhook, stateDir, branch: source.branch}, from => fileLook(stateDir, app, {trigger: 'webhook', requestedBy: from, revision: null}), say);
 }
 
 /** Looks when the working copy has been left alone for `watch.settle`; one that is not there yet is watched when it is. */
