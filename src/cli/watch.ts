@@ -1,4 +1,4 @@
-import {existsSync, mkdirSync} from 'node:fs';
+import {existsSync, mkdirSync, statSync} from 'node:fs';
 import {join} from 'node:path';
 import {setTimeout as delay} from 'node:timers/promises';
 import {isDeepStrictEqual} from 'node:util';
@@ -21,6 +21,7 @@ import {takeWaitingPlace} from '../trigger/waiting-place.ts';
 import {watchSpool} from '../trigger/watch-spool.ts';
 import {watchWorkingCopy} from '../trigger/watch-working-copy.ts';
 import {openControl, type ControlAnswer, type ControlLine, type ControlRequest} from '../watch/control-server.ts';
+import {giveBackMemory} from '../watch/give-back-memory.ts';
 import {startPoller} from '../watch/poller.ts';
 import {supervise} from '../watch/supervisor.ts';
 import {wire} from '../wire.ts';
@@ -68,6 +69,7 @@ export async function watch(context: Context): Promise<number> {
   const say = (text: string): void => report({event: 'note', text});
   const asked: Asked = {replace: new Map(), rollBack: undefined};
   const finishing = new Set<Promise<void>>();
+  const isInterrupted = journalLook();
   let stamp = configStamp(config.file);
   let tools = wire(config, report);
   let webhook: ReturnType<typeof listenForForges> = Promise.resolve(undefined);
@@ -105,7 +107,10 @@ export async function watch(context: Context): Promise<number> {
     renderer.result(turn.result);
     const end = turn.finish().then(result => {
       if (result.exit !== turn.result.exit) renderer.result(result);
-    }, (error: unknown) => say(asFailure(error).message)).finally(() => finishing.delete(end));
+    }, (error: unknown) => say(asFailure(error).message)).finally(() => {
+      finishing.delete(end);
+      giveBackMemory();
+    });
     finishing.add(end);
   };
 
@@ -145,6 +150,7 @@ export async function watch(context: Context): Promise<number> {
       } finally {
         beforeStart.delete(own.signal);
         own.close();
+        giveBackMemory();
       }
     }};
   };
@@ -167,7 +173,7 @@ export async function watch(context: Context): Promise<number> {
       let idle = true;
       try {
         // What a crash left is settled, and what served is brought back, before anything else.
-        idle = !first && !isAsked(config.stateDir, asked);
+        idle = !first && !isAsked(config.stateDir, asked, isInterrupted);
         const result = idle ? undefined : await turn(first);
         failed = result !== undefined && result.exit !== 0 && result.revision === null ? failed + 1 : 0;
       } catch (error) {
@@ -234,8 +240,20 @@ function supervisedWork(state: State, asked: Asked, first: boolean, tools: Deplo
   return dead ? {...own, trigger: 'boot', target: {kind: 'release', release: serving.release}} : undefined;
 }
 
-function isAsked(stateDir: string, {replace, rollBack}: Asked): boolean {
-  return replace.size > 0 || rollBack !== undefined || !isEmpty(stateDir) || unfinished(readJournal(stateDir)) !== undefined;
+function isAsked(stateDir: string, {replace, rollBack}: Asked, isInterrupted: (stateDir: string) => boolean): boolean {
+  return replace.size > 0 || rollBack !== undefined || !isEmpty(stateDir) || isInterrupted(stateDir);
+}
+
+/** Whether the journal tells of a deploy that has not ended; the file is read when it is another one than at the last look. */
+function journalLook(): (stateDir: string) => boolean {
+  let [seen, interrupted] = ['', false];
+  return stateDir => {
+    const stat = statSync(join(stateDir, 'journal.ndjson'), {throwIfNoEntry: false, bigint: true});
+    const now = `${stat?.ino} ${stat?.size} ${stat?.mtimeNs}`;
+    if (now !== seen) interrupted = unfinished(readJournal(stateDir)) !== undefined;
+    seen = now;
+    return interrupted;
+  };
 }
 
 /** The commands that a client may leave to a running watch: the same code, told to the client. */
