@@ -11,7 +11,7 @@ import {asUser} from '../support/as-user.ts';
 import {listenersOn, ownerAmong} from './listeners.ts';
 import {accountIdOf, bootId, hasEnvironmentLine, isAlive, processStat} from './process-identity.ts';
 import {fillIn, workerEnvironment} from './worker-environment.ts';
-import {openWorkerLog} from './worker-log.ts';
+import {lastLines, openWorkerLog, type WorkerOutput} from './worker-log.ts';
 import {WORKER_MARK, markedProcesses} from './worker-tree.ts';
 
 export interface WorkerPlan {
@@ -27,8 +27,7 @@ export type WorkerLife =
 
 /** A worker that we started in this run of the deployer; it lives on without us. */
 export interface LaunchedWorker extends WorkerPlan {
-  readonly logFile: string;
-  readonly logOffset: number;
+  readonly output: WorkerOutput;
   /** How it stands at this instant. */
   life(): WorkerLife;
   /** As it is recorded; `process` is what we started, until the daemon it became is known. */
@@ -121,8 +120,7 @@ export async function launchWorker(config: Config, release: Release, plan: Worke
 
   return {
     ...plan,
-    logFile: log.path,
-    logOffset: log.offset,
+    output: {place: log.path, lastLines: count => Promise.resolve(lastLines(log.path, log.offset, count))},
     life,
     worker: () => ({slot: plan.slot, port: plan.port, id: plan.id, process: daemon ?? launcher, startedAt}),
     onEnd: listener => {

@@ -2,6 +2,22 @@ import {closeSync, constants, fchownSync, fstatSync, lstatSync, mkdirSync, openS
 import {dirname} from 'node:path';
 import {DeployError, messageOf} from '../errors.ts';
 
+/** Where the output of one worker can be read. */
+export interface WorkerOutput {
+  /** A file, or the command that shows it. */
+  readonly place: string;
+  /** The last lines that this worker wrote. */
+  lastLines(count: number): Promise<readonly string[]>;
+}
+
+const SHOWN_LINES = 15;
+
+/** The end of a worker's output, as lines of a failure's message. */
+export async function outputEnd({place, lastLines}: WorkerOutput): Promise<string[]> {
+  const lines = await lastLines(SHOWN_LINES);
+  return lines.length === 0 ? [`  it wrote nothing to ${place}`] : [`  the end of its output, ${place}:`, ...lines.map(line => `  | ${line}`)];
+}
+
 /** A descriptor that a worker's output is appended to, and how long the file was before. */
 export interface WorkerLog {
   readonly fd: number;
