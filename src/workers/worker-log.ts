@@ -57,6 +57,11 @@ function isOursAlone(directory: string): boolean {
   }
 }
 
+/** Whether nobody but root can put anything into this directory, or another one in its place. */
+export function isRootsAlone(directory: string): boolean {
+  return isOursAlone(directory) && (lstatSync(directory).mode & 0o022) === 0;
+}
+
 /** What root opens where the worker's account may write, it opens with that account's rights: a link there leads no further than they do. */
 function asAccount<T>({uid, gid}: {uid: number; gid: number}, open: () => T): T {
   if (process.getuid?.() !== 0 || uid === 0) return open();
