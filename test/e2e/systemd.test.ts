@@ -2,8 +2,10 @@ import assert from 'node:assert/strict';
 import {chmodSync, chownSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {test, type TestContext} from 'node:test';
+import {unitStopper} from '../../src/workers/stop-units.ts';
+import {unitOf} from '../../src/workers/unit-name.ts';
 import {insideSystemd} from '../support/inside-systemd.ts';
-import {isAlive, processesOf} from '../support/leftovers.ts';
+import {isAlive} from '../support/leftovers.ts';
 import {get} from '../support/raw-http.ts';
 import {run} from '../support/run.ts';
 import {makeSite, type Settings, type Site, type SiteOptions} from '../support/site.ts';
@@ -215,6 +217,29 @@ await insideSystemd(import.meta.url, () => {
     await nothingIsLeft(site);
   });
 
+  test('a worker that systemd gave up leaves no unit, is dead, and can be stopped twice', async (t) => {
+    const site = await makeUnitSite(t, {count: 1, config: {workers: {systemd: {properties: {StartLimitBurst: 2, RestartSec: '10ms'}}}}});
+    await site.deployed();
+    const [unit = ''] = await units();
+    await waitUntil('systemd to give up', async () => {
+      const pid = await mainPid(unit);
+      if (pid > 0) process.kill(pid, 'SIGKILL');
+      return (await units()).length === 0;
+    }, {withinMs: 30_000});
+    const status = await site.run(['status', '--json']);
+    assert.equal(status.exit, 1, status.stdout);
+    assert.deepEqual(environments(site), [unit]);
+    const [id = ''] = /site\/[^"]*\/unit-[0-9a-f]{12}/.exec(readFileSync(join(site.stateDir, 'state.json'), 'utf8')) ?? [];
+    assert.equal(unitOf(id), unit);
+    const stop = unitStopper({runDir: join(site.dir, 'run'), stop: {timeoutMs: 1000}});
+    const worker = {id, port: 1, process: undefined};
+    for (const time of ['once', 'twice']) assert.deepEqual(await stop(worker, unit), {port: 1, pid: undefined, end: 'gone', left: []}, time);
+    assert.deepEqual(environments(site), []);
+    const again = await site.now();
+    assert.equal(again.result?.outcome, 'deployed', 'a dead worker is no reason to call it unchanged');
+    await serves(site, '1');
+  });
+
   test('daemons with a pid file are units, too', async (t) => {
     const site = await makeUnitSite(t, {daemon: true});
     await site.deployed();
@@ -269,7 +294,7 @@ await insideSystemd(import.meta.url, () => {
     following.child.kill('SIGINT');
     const {exit, signal} = await following.ended;
     assert.ok(exit === 0 || exit === 130 || signal === 'SIGINT', `${exit} ${signal}`);
-    assert.equal(processesOf(site.dir).some(({command}) => command.includes('journalctl')), false);
+    await waitUntil('journalctl to end', () => !readdirSync('/proc').some((pid) => commandLine(pid).startsWith('/usr/bin/journalctl ')));
   });
 
   for (const moment of ['systemd-run is there', 'a unit is there', 'every unit is there'] as const) {
