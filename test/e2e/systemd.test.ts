@@ -308,12 +308,17 @@ await insideSystemd(import.meta.url, () => {
           command = site.start(['now', '--force', '--json']);
         }
         if (moment !== 'systemd-run is there') return (await units()).length >= (moment === 'a unit is there' ? 1 : 3);
-        return readdirSync('/proc').some((pid) => commandLine(pid).startsWith('/usr/bin/systemd-run '));
+        // Held, it has not asked yet when the recovery comes, and would ask afterwards.
+        for (const pid of starting()) signal(pid, 'SIGSTOP');
+        return starting().length > 0;
       }, {withinMs: 30_000, everyMs: 1});
       command.child.kill('SIGKILL');
       await command.ended;
+      for (const pid of starting()) signal(pid, 'SIGSTOP');
       const recovered = await site.run(['recover', '--json']);
       assert.equal(recovered.exit, 0, recovered.stdout + recovered.stderr);
+      for (const pid of starting()) signal(pid, 'SIGCONT');
+      await waitUntil('every systemd-run to end', () => starting().length === 0, {withinMs: 20_000});
       await nothingIsLeft(site);
       assert.equal((await site.run(['recover'])).exit, 0);
       await site.deployed();
@@ -334,6 +339,18 @@ await insideSystemd(import.meta.url, () => {
     await serves(site, '1');
   });
 });
+
+function starting(): number[] {
+  return readdirSync('/proc').filter((pid) => commandLine(pid).startsWith('/usr/bin/systemd-run ')).map(Number);
+}
+
+function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch {
+    // It has ended meanwhile.
+  }
+}
 
 function commandLine(pid: string): string {
   try {
