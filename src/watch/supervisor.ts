@@ -83,7 +83,7 @@ export function supervise(needs: SupervisorNeeds): Supervisor {
     if (generation === undefined) return;
     for (const worker of generation.workers) {
       const known = watched.get(worker.id);
-      const one: Watched = known ?? {worker, line: undefined, busy: false, deaths: [], failedChecks: 0, nextCheck: performance.now() + Math.random() * needs.config().watch.checkMs, replaceAgain: REPLACE_AGAIN_MS, notReplacedBefore: 0};
+      const one: Watched = known ?? {worker, line: undefined, busy: false, deaths: [], failedChecks: 0, nextCheck: performance.now() + needs.config().watch.checkMs, replaceAgain: REPLACE_AGAIN_MS, notReplacedBefore: 0};
       if (known === undefined) watched.set(worker.id, one);
       if (one.busy) continue;
       one.line ??= openLifeLine(one.worker.process);
@@ -144,7 +144,8 @@ async function examine(one: Watched, {release}: Generation, needs: SupervisorNee
   const result = await checkWorker(config, release, one.worker.port, needs.signal);
   const now = performance.now();
   if (result.good) {
-    one.nextCheck = now + config.watch.checkMs;
+    // In step with the others: many checks at once cost a third of as many that each wake us.
+    one.nextCheck = Math.max(one.nextCheck + config.watch.checkMs, now);
     [one.failedChecks, one.replaceAgain] = [0, REPLACE_AGAIN_MS];
     return;
   }

@@ -9,7 +9,7 @@ import {spread, table} from './numbers.ts';
 import {deployed, inRow, progress, timeBoot, type Row} from './rig.ts';
 
 const ROUNDS = 15;
-const IDLE_MS = 20_000;
+const IDLE_MS = 60_000;
 const IDLE_WORKERS = 16;
 const DEPLOYS = 1000;
 const TICKS_A_SECOND = 100;
@@ -37,7 +37,8 @@ function idle(): Promise<string[][]> {
   return inRow(async row => {
     progress(`(h) an idle watch of ${IDLE_WORKERS} workers`);
     const pid = await startWatch(row, await row.site({count: IDLE_WORKERS}));
-    await pause(5000);
+    // Until what the start left to V8 is done.
+    await pause(20_000);
     const before = cpuSeconds(pid);
     const began = performance.now();
     await pause(IDLE_MS);
