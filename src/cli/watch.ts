@@ -69,12 +69,14 @@ export async function watch(context: Context): Promise<number> {
   const finishing = new Set<Promise<void>>();
   let stamp = configStamp(config.file);
   let tools = wire(config, report);
-  let beforeSwitch = false;
+  const beforeStart = new Set<AbortSignal>();
   let wake = (): void => undefined;
 
   /** While a revision is fetched and built, which may take long, what serves is supervised as ever; from the start on ports are given away. */
-  const follow = (event: DeployEvent): void => {
-    if (event.event === 'phase' && event.state === 'began') beforeSwitch = event.phase === 'update' || event.phase === 'build';
+  const follow = (run: AbortSignal, event: DeployEvent): void => {
+    if (event.event !== 'phase' || event.state !== 'began') return;
+    if (event.phase === 'update' || event.phase === 'build') beforeStart.add(run);
+    else beforeStart.delete(run);
   };
   const reload = (): void => {
     try {
@@ -106,7 +108,7 @@ export async function watch(context: Context): Promise<number> {
     let idle = false;
     try {
       const done = await takeTurn(lock, {context: {output: context.output, signal: own.signal, letGo: signal}, config, renderer: {event: event => {
-        follow(event);
+        follow(own.signal, event);
         renderer.event(event);
       }, result: () => undefined}, wait: true, answers: true}, change => {
         const work = workFor(change, asked, first, own.signal);
@@ -117,7 +119,7 @@ export async function watch(context: Context): Promise<number> {
       else await done.finish();
       return idle ? undefined : done.result;
     } finally {
-      beforeSwitch = false;
+      beforeStart.delete(own.signal);
       own.close();
     }
   };
@@ -129,11 +131,11 @@ export async function watch(context: Context): Promise<number> {
       const own = until(signal);
       try {
         await COMMANDS[command as keyof typeof COMMANDS](clientContext(context, config, requestedBy, own.signal, event => {
-          follow(event);
+          follow(own.signal, event);
           renderer.event(event);
         }, tell), options);
       } finally {
-        beforeSwitch = false;
+        beforeStart.delete(own.signal);
         own.close();
       }
     }};
@@ -165,7 +167,7 @@ export async function watch(context: Context): Promise<number> {
         renderer.result(failedResult(asFailure(error)));
       }
       supervisor ??= supervise({
-        config: () => config, tools: () => tools, isBeforeSwitch: () => beforeSwitch, signal,
+        config: () => config, tools: () => tools, isBeforeStart: () => beforeStart.size > 0, signal,
         replace: worker => {
           asked.replace.set(worker.id, worker);
           wake();

@@ -23,8 +23,8 @@ export const RESTARTING = 'restart';
 export interface SupervisorNeeds {
   config(): Config;
   tools(): DeployTools;
-  /** Whether a deploy of this process holds the lock and has not come to its switch: what serves is not touched by it yet. */
-  isBeforeSwitch(): boolean;
+  /** Whether a deploy of this process holds the lock and has not come to its start: no port is given away yet, and what serves is not touched. */
+  isBeforeStart(): boolean;
   /** Asks for a deploy that replaces this worker of what serves on a spare port. */
   replace(worker: Worker): void;
   /** Asks for the last good release, instead of this deploy's. */
@@ -183,7 +183,7 @@ async function revive(one: Watched, generation: Generation, needs: SupervisorNee
 async function underLock<T>(needs: SupervisorNeeds, work: () => Promise<T>): Promise<T> {
   for (;;) {
     needs.signal.throwIfAborted();
-    if (needs.isBeforeSwitch()) return work();
+    if (needs.isBeforeStart()) return work();
     const lock = tryLock(deployLockPath(needs.config().stateDir), RESTARTING);
     if (isLock(lock)) {
       try {
