@@ -9,7 +9,7 @@ import {runCommand} from '../support/run-command.ts';
 import {lastLines} from '../workers/worker-log.ts';
 import {signalProcess} from '../workers/process-identity.ts';
 import {SYSTEM_PATH} from '../support/system-path.ts';
-import {findMaster, findMasters, nginxChildren, type NginxMaster} from './nginx-master.ts';
+import {findMaster, findMasters, nginxChildren, orphansAmong, type NginxMaster} from './nginx-master.ts';
 import {beforeReload, observeReload, type BeforeReload, type ReloadVerdict} from './observe-reload.ts';
 import {HEADER, mayReplace, portsIn, renderUpstream} from './render-upstream.ts';
 import {testAside, testInPlace, type TestedConfiguration} from './test-configuration.ts';
@@ -139,7 +139,9 @@ export async function replaceUpstream(config: Config, bytes: UpstreamBytes, port
       {hint: "See nginx's error log: a taken `listen` port shows only there (\"still could not bind\"). The old upstream file is back."});
   }
   await letEnd(await settleUnclear(config, master, before, verdict), portsOnlyIn(bytes, old), config);
-  throw new DeployError('SWITCH_REFUSED', `nginx did not take the new configuration within ${RELOAD_TIMEOUT_MS / 1000} s (master pid ${master.process.pid}, state ${verdict.masterState})`,
+  const what = verdict.workerless === true ? 'was left without a worker by the reload, and has reloaded the old configuration'
+    : `did not take the new configuration within ${RELOAD_TIMEOUT_MS / 1000} s`;
+  throw new DeployError('SWITCH_REFUSED', `nginx ${what} (master pid ${master.process.pid}, state ${verdict.masterState})`,
     {hint: verdict.masterState === 'T' ? `The master is stopped; let it go on with \`kill -CONT ${master.process.pid}\`. The old upstream file is back.` : "See nginx's error log. The old upstream file is back."});
 }
 
@@ -236,10 +238,14 @@ function errorsFrom(errorLog: string | undefined): () => string {
  */
 async function settleUnclear(config: Config, master: NginxMaster, before: BeforeReload, verdict: Extract<ReloadVerdict, {kind: 'unclear'}>): Promise<ProcessIdentity[]> {
   if (verdict.pending) return [];
-  if (verdict.masterState === 'gone') return settleRestart(config);
+  if (verdict.masterState === 'gone') return settleRestart(config, before);
   const again = beforeReload(master);
   const second = await reload(config, master, {accepting: [...before.accepting, ...again.accepting], all: [...before.all, ...again.all]});
   if (second.kind === 'unclear' && second.pending && second.masterState === 'T') return [];
+  if (second.kind === 'unclear' && second.workerless === true) {
+    throw new DeployError('STATE_UNCERTAIN', `nginx (master pid ${master.process.pid}) starts no workers, with the new configuration or the old, so nobody answers`,
+      {hint: "Nothing of the application was stopped. nginx's error log says why (\"fork() failed\"); mend that, then run `osyw-deploy recover`."});
+  }
   if (second.kind !== 'live') {
     throw new DeployError('STATE_UNCERTAIN', `nginx (master pid ${master.process.pid}, state ${verdict.masterState}) did not answer a reload, nor the one that should take it back`);
   }
@@ -255,19 +261,20 @@ async function settleUnseen(config: Config, cause: unknown): Promise<readonly Pr
   }
 }
 
-/** nginx was restarted while we watched; the new one may have read the file before the old bytes were back. */
-async function settleRestart(config: Config): Promise<ProcessIdentity[]> {
+/** nginx was restarted while we watched, and the new one may have read the file before the old bytes were back; or only its master died. */
+async function settleRestart(config: Config, before: BeforeReload): Promise<ProcessIdentity[]> {
   const deadline = performance.now() + RESTART_TIMEOUT_MS;
   while (performance.now() < deadline) {
     const {fitting: [master]} = await findMasters(config.nginx);
     if (master !== undefined) {
-      const before = beforeReload(master);
-      const verdict = await reload(config, master, before);
-      if (verdict.kind === 'live') return workersOf(master, before);
+      const again = beforeReload(master);
+      const verdict = await reload(config, master, again);
+      if (verdict.kind === 'live') return workersOf(master, again);
       throw new DeployError('STATE_UNCERTAIN', `nginx was restarted during the switch, and its new master (pid ${master.process.pid}) does not reload`);
     }
     await delay(RESTART_POLL_MS);
   }
+  orphansAmong(before.all);
   return [];
 }
 

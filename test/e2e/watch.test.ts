@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import {spawnSync} from 'node:child_process';
+import {createHmac, randomUUID} from 'node:crypto';
 import {chmodSync, readFileSync, statSync, writeFileSync} from 'node:fs';
+import {request} from 'node:http';
 import {connect} from 'node:net';
 import {join} from 'node:path';
 import {test, type TestContext} from 'node:test';
@@ -338,6 +340,34 @@ test('the control socket: garbage, endless and idle clients, and another account
   await site.release('2');
   const end = await site.deployed();
   assert.equal(end.result?.outcome, 'deployed');
+  await watch.end();
+  await site.settled({version: '2'});
+});
+
+test("a forge's signed delivery deploys, another one does not", {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const secret = 'a secret of sixteen and more';
+  const secretFile = join(site.dir, 'webhook.secret');
+  writeFileSync(secretFile, `${secret}\n`, {mode: 0o600});
+  const socket = join(site.dir, 'hook', 'webhook.sock');
+  site.configure({watch: {webhook: {listen: `unix:${socket}`, secret_file: secretFile}}});
+  const watch = await watchOver(t, site);
+  await site.release('2');
+  const deliver = (key: string) => new Promise<number>((resolve, reject) => {
+    const body = '{"ref":"refs/heads/main"}';
+    const outgoing = request({socketPath: socket, path: '/hook', method: 'POST', headers: {
+      'Content-Type': 'application/json', 'Content-Length': body.length, 'X-GitHub-Event': 'push', 'X-GitHub-Delivery': randomUUID(),
+      'X-Hub-Signature-256': `sha256=${createHmac('sha256', key).update(body).digest('hex')}`,
+    }}, answer => resolve(answer.resume().statusCode ?? 0)).on('error', reject);
+    outgoing.end(body);
+  });
+  assert.equal(await deliver('another secret altogether'), 401);
+  assert.equal(await deliver(secret), 202);
+  await serves(site, '2');
+  await quiet(site);
+  const [line] = await site.history();
+  assert.deepEqual([line?.trigger, line?.requested_by, line?.outcome], ['webhook', 'github', 'deployed']);
   await watch.end();
   await site.settled({version: '2'});
 });

@@ -161,7 +161,7 @@ export function configFor(root: string, repository: {vcs: Vcs; url: string} | un
     },
     drain: {quietMs: 1000, deadlineMs: 5000},
     hook: {wait: false, waitTimeoutMs: 5000, supersede: false},
-    watch: {pollMs: 0, settleMs: 100, checkMs: 1000},
+    watch: {pollMs: 0, settleMs: 100, checkMs: 1000, webhook: undefined},
     stateDir: join(root, 'state'),
     runDir: join(root, 'run'),
   };
