@@ -29,6 +29,11 @@ export interface ServiceFile {
   readonly text: string;
 }
 
+/** Undefined where systemd's journal has what the workers say. */
+export function workerLog({workers}: Config): string | undefined {
+  return 'log' in workers ? workers.log : undefined;
+}
+
 export function serviceName(app: string): string {
   return `osyw-deploy-${app}`;
 }
@@ -59,7 +64,7 @@ export function serviceFiles(facts: ServiceFacts, kind: ServiceKind): ServiceFil
 
 function refuseUnspeakable({config, node, script}: ServiceFacts): void {
   const {file, stateDir, runDir, source, workers} = config;
-  const bad = [file, node, script, stateDir, runDir, source.workingCopy, workers.log, workers.pidFile ?? ''].find(hasControlCharacter);
+  const bad = [file, node, script, stateDir, runDir, source.workingCopy, workerLog(config) ?? '', workers.pidFile ?? ''].find(hasControlCharacter);
   if (bad !== undefined) throw new DeployError('USAGE', `${JSON.stringify(bad)} holds a control character, which no line of a unit can`, {hint: 'Give it another name.'});
   // Source: systemd, config_parse_exec(): "Executable name contains special characters".
   if (/["'\\]/.test(node)) throw new DeployError('USAGE', `systemd starts no program whose path holds a quote or a backslash: ${node}`, {hint: 'Run it by a node elsewhere.'});

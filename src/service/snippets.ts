@@ -4,14 +4,19 @@ import {accountOf, findAccount, type Identity} from '../support/accounts.ts';
 import {groupName} from '../support/groups.ts';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
 import {globText, logrotateWord, systemdWord} from './quoting.ts';
-import type {ServiceFacts} from './service-files.ts';
+import {workerLog, type ServiceFacts} from './service-files.ts';
 
 /** The logs of the workers and the deployer's own. */
 export function renderLogrotate({config, deployer}: ServiceFacts): string {
   const own = join(config.stateDir, 'log', 'osyw-deploy.log');
+  const workers = workerLog(config);
+  const logs = [
+    ...(workers === undefined ? [] : [{directory: dirname(workers), patterns: namesOf(workers, config.workers.ports)}]),
+    {directory: dirname(own), patterns: [globText(own)]},
+  ];
   return `# Whoever writes these files has them open for appending for as long as it lives, and opens no other: so they are copied and emptied.
 
-${[{directory: dirname(config.workers.log), patterns: workerLogs(config)}, {directory: dirname(own), patterns: [globText(own)]}].map(({directory, patterns}) => block(patterns, writerIn(directory, deployer))).join('\n')}`;
+${logs.map(({directory, patterns}) => block(patterns, writerIn(directory, deployer))).join('\n')}`;
 }
 
 function block(patterns: readonly string[], writer: string | undefined): string {
@@ -35,7 +40,7 @@ function writerIn(directory: string, deployer: Identity): string | undefined {
 }
 
 /** The names that `workers.log` can make, and not those of rotated ones. */
-function workerLogs({workers: {log, ports}}: Config): string[] {
+function namesOf(log: string, ports: Config['workers']['ports']): string[] {
   const widths = [...new Set([ports.first, ports.last].map(port => String(port).length))];
   const patterns = widths.map(width => log.split(/(\{(?:port|release|revision)\})/).map(part =>
     part === '{port}' ? DIGIT.repeat(width) : part === '{release}' ? DIGIT.repeat(RELEASE_DIGITS) : part === '{revision}' ? '*' : globText(part)).join(''));

@@ -1,5 +1,5 @@
 import type {Config} from '../config/config.ts';
-import type {ServiceFacts} from './service-files.ts';
+import {workerLog, type ServiceFacts} from './service-files.ts';
 import {systemdWord} from './quoting.ts';
 
 /** The first systemd whose pauses between restarts grow. */
@@ -84,8 +84,9 @@ function hardening({config, deployer}: ServiceFacts): string[] {
   ];
 }
 
-function writesUsr({stateDir, source, workers, nginx}: Config): boolean {
-  return [stateDir, source.workingCopy, workers.log, workers.pidFile ?? '/', nginx.file].some(path => /^\/(?:usr|boot|efi)\//.test(path));
+function writesUsr(config: Config): boolean {
+  const {stateDir, source, workers, nginx} = config;
+  return [stateDir, source.workingCopy, workerLog(config) ?? '/', workers.pidFile ?? '/', nginx.file].some(path => /^\/(?:usr|boot|efi)\//.test(path));
 }
 
 function lines(...all: readonly string[]): string {
