@@ -19,8 +19,8 @@ interface Served {
 }
 
 /** Installed by the command, with a watchdog and pauses that a test can wait for. */
-async function installed(t: TestContext, {boot = 0}: {boot?: number} = {}): Promise<Served> {
-  const site = await makeSite(t, {config: {workers: {user: 'www-data'}, run_dir: null, watch: {poll: '0s'}}, behaviour: {boot_ms: boot}});
+async function installed(t: TestContext, {boot = 0, runner = 'process'}: {boot?: number; runner?: 'process' | 'systemd'} = {}): Promise<Served> {
+  const site = await makeSite(t, {config: {workers: {user: 'www-data', runner, ...(runner === 'systemd' && {log: null})}, run_dir: null, watch: {poll: '0s'}}, behaviour: {boot_ms: boot}});
   const machine = await bootMachine(t, site);
   const end = await site.run(['service', 'install']);
   assert.equal(end.exit, 0, end.stderr);
@@ -59,6 +59,32 @@ function units(machine: Machine): string[] {
 
 function journal({machine}: Served): Promise<string> {
   return machine.run('journalctl', '--no-pager', '--output=cat', `--unit=${UNIT}`);
+}
+
+function answers(ports: readonly number[]): Promise<string[]> {
+  return Promise.all(ports.map(async port => (await get(port, '/')).text));
+}
+
+async function nginxRuns({machine}: Served): Promise<unknown> {
+  return waitUntil('nginx to be started', async () => (await machine.systemctl('show', '--value', '--property=ActiveState', 'nginx.service')).trim() === 'active', SOON);
+}
+
+/** Switched off and on again: fresh workers answer on the ports of before as soon as there is an nginx. */
+async function comesBack(served: Served): Promise<void> {
+  const {site, machine} = served;
+  const ports = site.nginx.upstreamPorts();
+  const before = (await site.status()).serving?.since;
+  await machine.reboot();
+  await nginxRuns(served);
+  // Whoever asks first has an answer.
+  assert.deepEqual(await answers(ports), ['1', '1']);
+  await waitUntil('nginx to listen', () => site.version(), SOON);
+  assert.equal(await site.version(), '1');
+  const [watch, nginx] = await Promise.all([UNIT, 'nginx.service'].map(async unit => Number(await machine.systemctl('show', '--value', '--property=ActiveEnterTimestampMonotonic', unit))));
+  assert.ok((watch ?? 0) <= (nginx ?? 0), `ready at ${watch}, nginx at ${nginx}`);
+  await pids(site);
+  assert.notEqual((await site.status()).serving?.since, before);
+  assert.deepEqual(site.nginx.upstreamPorts(), ports);
 }
 
 test('paths that systemd could take for something else', ROOT, async t => {
@@ -202,7 +228,6 @@ test('it is ready when the workers serve, and after a boot before nginx', ROOT, 
   const {site, machine} = served;
   await site.deployed();
   const ports = site.nginx.upstreamPorts();
-  const answer = () => Promise.all(ports.map(async port => (await get(port, '/')).text));
 
   await t.test('a start ends when the workers answer', async () => {
     const before = await pids(site);
@@ -212,29 +237,29 @@ test('it is ready when the workers serve, and after a boot before nginx', ROOT, 
     await waitUntil('it to be activating', async () => await activeState(served) === 'activating', SOON);
     await assert.rejects(get(ports[0] ?? 0, '/'));
     await starting;
-    assert.deepEqual(await answer(), ['1', '1']);
+    assert.deepEqual(await answers(ports), ['1', '1']);
   });
   await t.test('a boot', async () => {
-    const before = await pids(site);
-    await machine.reboot();
-    await waitUntil('nginx to be started', async () => (await machine.systemctl('show', '--value', '--property=ActiveState', 'nginx.service')).trim() === 'active', SOON);
-    // Whoever asks first has an answer.
-    assert.deepEqual(await answer(), ['1', '1']);
-    await waitUntil('nginx to listen', () => site.version(), SOON);
-    assert.equal(await site.version(), '1');
-    const [watch, nginx] = await Promise.all([UNIT, 'nginx.service'].map(async unit => Number(await machine.systemctl('show', '--value', '--property=ActiveEnterTimestampMonotonic', unit))));
-    assert.ok((watch ?? 0) <= (nginx ?? 0), `ready at ${watch}, nginx at ${nginx}`);
-    assert.notDeepEqual(await pids(site), before);
-    assert.deepEqual(site.nginx.upstreamPorts(), ports);
+    await comesBack(served);
     assert.equal((await site.history())[0]?.trigger, 'boot');
     assert.equal((await site.run(['service', 'status'])).exit, 0);
   });
   await t.test('what cannot come back does not keep nginx from its other sites', async () => {
     site.configure({workers: {command: ['/bin/false', '{port}']}});
     await machine.reboot();
-    await waitUntil('nginx to be started', async () => (await machine.systemctl('show', '--value', '--property=ActiveState', 'nginx.service')).trim() === 'active', SOON);
+    await nginxRuns(served);
     assert.equal(await activeState(served), 'active');
     assert.match(await journal(served), /START_FAILED/);
   });
   assert.ok(existsSync(machine.etc(`systemd/system/${UNIT}`)));
+});
+
+test('with workers that are units of their own: a restart leaves them alone, and after a boot they are back before nginx', ROOT, async t => {
+  const served = await installed(t, {runner: 'systemd'});
+  const {site, machine} = served;
+  await site.deployed();
+  const before = await pids(site);
+  await machine.systemctl('restart', UNIT);
+  assert.deepEqual(await pids(site), before);
+  await comesBack(served);
 });
