@@ -171,13 +171,13 @@ test('the unit: its watch is restarted, stopped, killed, held and told a broken 
   });
   await t.test('kill -9', async () => {
     const watch = await mainPid(served);
-    await machine.run('kill', '-KILL', String(watch));
+    await machine.systemctl('kill', '--kill-whom=main', '--signal=KILL', UNIT);
     await another(served, watch);
     assert.deepEqual(await pids(site), before);
   });
   await t.test('one that is held does not answer the watchdog', async () => {
     const watch = await mainPid(served);
-    await machine.run('kill', '-STOP', String(watch));
+    await machine.systemctl('kill', '--kill-whom=main', '--signal=STOP', UNIT);
     await another(served, watch);
     assert.match(await journal(served), /Watchdog timeout/);
     assert.deepEqual(await pids(site), before);
