@@ -36,7 +36,10 @@ export function stop(context: Context): Promise<number> {
     const state = records.state();
     if (state.serving === null) return ended('unchanged', undefined, null);
     const {serving} = state;
-    const {oldNginxWorkers} = await upstream.switchTo([], {intend: () => undefined, reloading: () => undefined});
+    const steps = {intend: () => undefined, reloading: () => undefined};
+    if (!await upstream.isRunning()) upstream.writeAhead([], steps);
+    // One that was started meanwhile may have read the file before.
+    const {oldNginxWorkers} = await upstream.isRunning() ? await upstream.switchTo([], steps) : {oldNginxWorkers: []};
     const id = `stop-${serving.deploy}-${Date.now()}`;
     records.writeDrain({version: 1, deploy: id, since: new Date().toISOString(), generation: serving, oldNginxWorkers, history: null});
     records.save({...state, serving: null, lastPort: Math.max(...portsOf(serving))});

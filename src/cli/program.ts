@@ -72,6 +72,16 @@ export async function runProgram(words: readonly string[], world: World): Promis
   withRepository(add(hook, 'uninstall', 'take it away again; what was there before is back', async (context, options) => (await import('./hook.ts')).hookUninstall(context, options)));
   withRepository(add(hook, 'status', 'what is installed, and whether it works (exit 0 it does, 1 it would not, 3 not installed)', async (context, options) => (await import('./hook.ts')).hookStatus(context, options)));
 
+  program.commandsGroup('As a service:');
+  const service = program.command('service').summary('let the machine start `watch` at every boot, and again when it ends').description('Let the machine start `watch` at every boot, and again when it ends. The workers outlive it.');
+  withRoot(add(service, 'install', 'write the systemd unit (or init script), and how the logs are rotated', async (context, options) => (await import('./service-words.ts')).serviceInstall(context, options)))
+    .option('--sysv', 'an LSB init script instead of a unit: it starts and stops the workers, and no `watch`')
+    .option('--enable', 'enable it, too, and start the unit (default: say how)')
+    .addOption(new Option('--print', 'write to standard output instead').conflicts(['enable', 'root']))
+    .addHelpText('after', SERVICE_HELP);
+  withRoot(add(service, 'uninstall', 'stop `watch` and take away what was written; the workers run on', async (context, options) => (await import('./service-words.ts')).serviceUninstall(context, options)));
+  withRoot(add(service, 'status', 'installed, enabled, running, and would it start? (exit 0 yes, 1 no, 3 not installed)', async (context, options) => (await import('./service-words.ts')).serviceStatus(context, options)));
+
   program.commandsGroup('As an init script:');
   add(program, 'start', 'start the release that served last', context => orByWatch(context, 'start', {}, async () => (await import('./init-words.ts')).start(context)));
   add(program, 'stop', 'stop the workers; nginx then answers 502', context => orByWatch(context, 'stop', {}, async () => (await import('./init-words.ts')).stop(context)));
@@ -106,6 +116,18 @@ Exit codes answer "what is serving now?": 0 the new release (or the same, unchan
 1 to 9 and 13 the old one; 10 the new one, something old is left to stop;
 11 the old one again; 12 look before you touch.`;
 
+const SERVICE_HELP = `
+Written are /etc/systemd/system/osyw-deploy-APP.service (with --sysv /etc/init.d/osyw-deploy-APP),
+/etc/logrotate.d/osyw-deploy-APP and, where something must be below /run, /etc/tmpfiles.d/osyw-deploy-APP.conf.
+A file there that is not ours, or was changed by hand, stays; nothing is written then.
+
+The unit runs \`osyw-deploy watch\`. Stopping, restarting or killing it leaves the workers alone: \`osyw-deploy stop\`
+stops them. After a boot it brings back what served, and nginx.service is started after that; if something cannot be
+brought back it is started all the same. \`systemctl reload\` reads the configuration again.
+
+The init script starts and stops the workers themselves. It starts no \`watch\`: after a stop nothing is to bring them
+back. The line of /etc/inittab that runs one stands in the script.`;
+
 /** Where a watch runs it is the one that deploys, with what it knows of the workers at hand. */
 async function orByWatch(context: Context, command: string, options: Record<string, unknown>, itself: () => Promise<number>): Promise<number> {
   return await (await import('./through-watch.ts')).throughWatch(context, command, options) ?? itself();
@@ -113,6 +135,10 @@ async function orByWatch(context: Context, command: string, options: Record<stri
 
 function withWait(command: Command): Command {
   return command.option('--no-wait', 'return when the new release serves; the old one drains in the background');
+}
+
+function withRoot(command: Command): Command {
+  return command.option('--root <directory>', 'below this directory instead of /, for packagers');
 }
 
 function withRepository(command: Command): Command {

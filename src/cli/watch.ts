@@ -22,6 +22,7 @@ import {watchSpool} from '../trigger/watch-spool.ts';
 import {watchWorkingCopy} from '../trigger/watch-working-copy.ts';
 import {openControl, type ControlAnswer, type ControlLine, type ControlRequest} from '../watch/control-server.ts';
 import {giveBackMemory} from '../watch/give-back-memory.ts';
+import {openNotify} from '../watch/notify.ts';
 import {startPoller} from '../watch/poller.ts';
 import {supervise} from '../watch/supervisor.ts';
 import {wire} from '../wire.ts';
@@ -67,6 +68,7 @@ export async function watch(context: Context): Promise<number> {
     renderer.event(event);
   };
   const say = (text: string): void => report({event: 'note', text});
+  const notify = openNotify(context.env, say);
   const asked: Asked = {replace: new Map(), rollBack: undefined};
   const finishing = new Set<Promise<void>>();
   const isInterrupted = journalLook();
@@ -158,9 +160,12 @@ export async function watch(context: Context): Promise<number> {
     }};
   };
 
-  context.onHangup(reload);
+  context.onHangup(() => notify.reloading(reload));
   const control = await openControl(config.runDir, answer);
-  const stop = (): void => over.abort(context.signal.reason);
+  const stop = (): void => {
+    notify.stopping();
+    over.abort(context.signal.reason);
+  };
   context.signal.addEventListener('abort', stop, {once: true});
   if (context.signal.aborted) stop();
   const place = takePlace(config.stateDir, signal);
@@ -195,6 +200,8 @@ export async function watch(context: Context): Promise<number> {
           wake();
         },
       });
+      // Also when something could not be brought back: nginx, which may wait for us, has other sites.
+      notify.ready();
       // What was committed while no watch ran.
       if (first && config.watch.pollMs > 0) poller.look('poll');
       if (failed > 0) await delay(Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (failed - 1)), undefined, {signal}).catch(() => undefined);
@@ -207,6 +214,7 @@ export async function watch(context: Context): Promise<number> {
     context.signal.removeEventListener('abort', stop);
     spool.close();
     await Promise.all([control.close(), webhook.then(open => open?.close()), copy, poller.close(), supervisor?.close(), ...finishing]);
+    await notify.close();
     (await place)?.leave();
     // What still drains is taken up by a process of its own as soon as this one is gone.
     if (readDrains(config.stateDir).length > 0) drainInBackground(config);

@@ -96,9 +96,10 @@ export function without(generation: Generation, other: Generation | null): Gener
   return {...generation, workers: generation.workers.filter(worker => other?.workers.some(({id}) => id === worker.id) !== true)};
 }
 
-/** Whether the release that serves has no worker left, as after a reboot, and is to come back. */
+/** Whether a release that was proved before is to come back where no worker is left, as after a reboot or a stop: nginx need not run for that. */
 function isComeback({target}: Request, {serving}: State, tools: DeployTools): boolean {
-  return target.kind === 'release' && serving !== null && serving.release.id === target.release.id && !serving.workers.some(worker => tools.workers.isAlive(worker));
+  if (target.kind !== 'release') return false;
+  return serving === null || (serving.release.id === target.release.id && !serving.workers.some(worker => tools.workers.isAlive(worker)));
 }
 
 async function moveTraffic(generation: Generation, comeback: boolean, {upstream, report}: DeployTools, steps: SwitchSteps): Promise<Switched> {

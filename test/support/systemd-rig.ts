@@ -9,6 +9,8 @@ export const SYSTEMD = '/lib/systemd/systemd';
 // knows no unit but those that are written here, whatever asks for the usual beginnings of a boot.
 const BOOT = `
 mount --make-rprivate /
+units=/run/systemd/system:/run/systemd/transient
+[ -z "$1" ] || { mount --bind "$1" /etc; units=/etc/systemd/system:$units; }
 mount -t tmpfs tmpfs /run
 mkdir -p /run/keep /run/systemd/system /run/systemd/transient /run/systemd/journald.conf.d /run/lock
 mount --bind "$0" /run/keep
@@ -45,18 +47,21 @@ FileDescriptorStoreMax=4224
 end
 printf '[Journal]\\nStorage=volatile\\nReadKMsg=no\\nAudit=no\\nForwardToWall=no\\n' >/run/systemd/journald.conf.d/quiet.conf
 cd /
-container=other SYSTEMD_UNIT_PATH=/run/systemd/system:/run/systemd/transient exec ${SYSTEMD} --system --unit=quiet.target --log-target=journal --show-status=0
+container=other SYSTEMD_UNIT_PATH=$units exec ${SYSTEMD} --system --unit=quiet.target --log-target=journal --show-status=0
 `;
 
 // Its cgroups are below one of its own: two of them at once, and the machine's own systemd, do not meet.
 const IN_CGROUP = 'echo $$ >"$0/cgroup.procs"; exec "$@"';
 
-/** A systemd that runs this test's own little machine: processes, mounts, cgroups and a journal of its own. `inside` are the words that run a command in it. */
-export async function bootSystemd(dir: string): Promise<{readonly inside: readonly string[]; stop(): Promise<void>}> {
+/**
+ * A systemd that runs this test's own little machine: processes, mounts, cgroups and a journal of its own. `inside` are the
+ * words that run a command in it. `etc`: a directory that is its /etc, with units that it knows, and that is still there when it is booted again.
+ */
+export async function bootSystemd(dir: string, {etc = ''}: {etc?: string} = {}): Promise<{readonly inside: readonly string[]; stop(): Promise<void>}> {
   const cgroup = join(ownCgroup(), `osyw-test-${process.pid}-${++boots}`);
   mkdirSync(cgroup);
   const child = spawnBound('/bin/sh', ['-ec', IN_CGROUP, cgroup,
-    '/usr/bin/unshare', '--pid', '--fork', '--kill-child', '--mount', '--mount-proc', '--cgroup', '--uts', '--ipc', '--', '/bin/sh', '-ec', BOOT, dir], {stdio: 'ignore'});
+    '/usr/bin/unshare', '--pid', '--fork', '--kill-child', '--mount', '--mount-proc', '--cgroup', '--uts', '--ipc', '--', '/bin/sh', '-ec', BOOT, dir, etc], {stdio: 'ignore'});
   const stop = async () => {
     await endChild(child, 'SIGKILL');
     await waitUntil('its processes to end', () => readFileSync(join(cgroup, 'cgroup.events'), 'utf8').includes('populated 0'), {withinMs: 20_000});

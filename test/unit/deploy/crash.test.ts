@@ -79,6 +79,10 @@ const SITUATIONS: Readonly<Record<string, Situation>> = {
   'a worker is replaced, and nginx refuses the reload': {alike: true, before: ['r1'], nginx: 'refuses the reload', request: replacement(0), ends: 'SWITCH_REFUSED'},
   'a deploy after a stop': {before: ['r1'], prepare: stopped, ends: 'OK'},
   'a start after a stop': {alike: true, before: ['r1'], prepare: stopped, request: release('manual', -1), ends: 'OK'},
+  'a start after a stop, before nginx': {before: ['r1'], prepare: world => {
+    stopped(world);
+    world.nginxStops();
+  }, nginx: 'is down', request: release('manual', -1), ends: 'OK'},
   'a start after a reboot': {before: ['r1'], prepare: world => world.reboot(), dead: true, request: release('manual', -1), ends: 'OK'},
   'a start after a reboot, a stranger has the ports': {alike: true, before: ['r1'], prepare: rebooted(world => world.loaded.forEach(port => world.strangers.add(port))), dead: true, request: release('manual', -1), ends: 'OK'},
   'a start after a reboot, before nginx': {before: ['r1'], prepare: rebooted(world => world.nginxStops()), nginx: 'is down', dead: true, request: release('manual', -1), ends: 'OK'},
