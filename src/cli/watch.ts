@@ -232,7 +232,8 @@ function workFor(change: Change, asked: Asked, first: boolean, signal: AbortSign
   asked.rollBack = undefined;
   asked.replace.clear();
   if (request !== undefined) return change.deploy(request, signal);
-  return change.filed().length > 0 ? deployForFiled(change, signal) : undefined;
+  // A build may take long, and nothing is supervised yet.
+  return !first && change.filed().length > 0 ? deployForFiled(change, signal) : undefined;
 }
 
 function supervisedWork(state: State, asked: Asked, first: boolean, tools: DeployTools): Request | undefined {

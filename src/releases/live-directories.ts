@@ -1,9 +1,11 @@
-import {readdirSync, readlinkSync, realpathSync} from 'node:fs';
+import {existsSync, readdirSync, readlinkSync, realpathSync} from 'node:fs';
 import {sep} from 'node:path';
 
 /** The entries of `parent` in which a process works, from which one was started, or in which one has something open. */
 export function liveDirectories(parent: string): Set<string> {
   const live = new Set<string>();
+  // Before the first release there is nothing to look after.
+  if (!existsSync(parent)) return live;
   // The kernel names real paths; a link may stand on the way to ours.
   const prefix = realpathSync(parent) + sep;
   for (const pid of readdirSync('/proc')) {
