@@ -158,7 +158,7 @@ function effective(settings: Settings, file: string, stateDir: string, operator:
     },
     drain: {quietMs: drain.quiet, deadlineMs: drain.deadline},
     hook: {wait: hook.wait, waitTimeoutMs: hook.wait_timeout, supersede: hook.supersede},
-    watch: {pollMs: watch.poll, settleMs: watch.settle, checkMs: watch.check},
+    watch: {pollMs: watch.poll, settleMs: watch.settle, edits: watch.edits, checkMs: watch.check},
     stateDir,
     runDir: settings.run_dir ?? defaultRunDir(app, stateDir, operator),
   };

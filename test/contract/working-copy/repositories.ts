@@ -137,6 +137,7 @@ export interface ConfigParts {
   readonly source?: Partial<Config['source']>;
   readonly release?: Partial<Config['release']>;
   readonly workers?: Partial<Config['workers']>;
+  readonly watch?: Partial<Config['watch']>;
 }
 
 /** A configuration as the deployer would read it, below one directory. */
@@ -161,7 +162,7 @@ export function configFor(root: string, repository: {vcs: Vcs; url: string} | un
     },
     drain: {quietMs: 1000, deadlineMs: 5000},
     hook: {wait: false, waitTimeoutMs: 5000, supersede: false},
-    watch: {pollMs: 0, settleMs: 100, checkMs: 1000},
+    watch: {pollMs: 0, settleMs: 100, edits: false, checkMs: 1000, ...parts.watch},
     stateDir: join(root, 'state'),
     runDir: join(root, 'run'),
   };

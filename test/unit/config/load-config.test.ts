@@ -148,7 +148,7 @@ describe('a valid configuration', () => {
       },
       drain: {quietMs: 60_000, deadlineMs: 300_000},
       hook: {wait: true, waitTimeoutMs: 120_000, supersede: true},
-      watch: {pollMs: 60_000, settleMs: 500, checkMs: 5000},
+      watch: {pollMs: 60_000, settleMs: 500, edits: false, checkMs: 5000},
       stateDir: '/var/lib/osyw-deploy/osyw',
       runDir: '/run/osyw-deploy/osyw',
     });
@@ -180,7 +180,7 @@ describe('a valid configuration', () => {
       },
       drain: {quietMs: 60_000, deadlineMs: 300_000},
       hook: {wait: false, waitTimeoutMs: 300_000, supersede: false},
-      watch: {pollMs: 60_000, settleMs: 500, checkMs: 5000},
+      watch: {pollMs: 60_000, settleMs: 500, edits: false, checkMs: 5000},
       stateDir,
       runDir: root ? '/run/osyw-deploy/shop' : `${stateDir}/run`,
     });
