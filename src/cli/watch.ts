@@ -21,6 +21,7 @@ import {watchSpool} from '../trigger/watch-spool.ts';
 import {watchWorkingCopy} from '../trigger/watch-working-copy.ts';
 import {openControl, type ControlAnswer, type ControlLine, type ControlRequest} from '../watch/control-server.ts';
 import {startPoller} from '../watch/poller.ts';
+import {startSettling} from '../watch/settling.ts';
 import {supervise} from '../watch/supervisor.ts';
 import {wire} from '../wire.ts';
 import type {Context} from './context.ts';
@@ -280,19 +281,16 @@ async function takePlace(stateDir: string, signal: AbortSignal): Promise<ReturnT
 /** Looks when the working copy has been left alone for `watch.settle`; one that is not there yet is watched when it is. */
 async function followWorkingCopy(config: () => Config, look: (trigger: LookTrigger) => void, say: (text: string) => void, signal: AbortSignal): Promise<void> {
   const pause = (ms: number) => delay(ms, undefined, {signal}).catch(() => undefined);
-  while (!signal.aborted && !existsSync(config().source.workingCopy)) await pause(LOOK_AGAIN_MS);
-  if (signal.aborted) return;
-  let timer: NodeJS.Timeout | undefined;
-  const watcher = await watchWorkingCopy(config().source.workingCopy, () => {
-    clearTimeout(timer);
-    timer = setTimeout(() => look('watch'), config().watch.settleMs);
-  }, say);
-  await new Promise<void>(resolve => {
-    if (signal.aborted) resolve();
-    signal.addEventListener('abort', () => resolve(), {once: true});
-  });
-  clearTimeout(timer);
-  await watcher.close();
+  const settling = startSettling(() => config().watch.settleMs, () => look('watch'));
+  while (!signal.aborted) {
+    const {source: {workingCopy}, watch: {edits}} = config();
+    const isSame = () => config().source.workingCopy === workingCopy && config().watch.edits === edits;
+    const watcher = existsSync(workingCopy) ? await watchWorkingCopy(workingCopy, {edits}, settling.changed, say) : undefined;
+    do await pause(LOOK_AGAIN_MS);
+    while (!signal.aborted && watcher !== undefined && isSame());
+    await watcher?.close();
+  }
+  settling.close();
 }
 
 function untilWoken(onWake: (wake: () => void) => void, ms: number, signal: AbortSignal): Promise<void> {
