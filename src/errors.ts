@@ -45,7 +45,11 @@ export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** Node has no word for a quota that is used up, and says UNKNOWN. Source: errno(3), EDQUOT on Linux. */
+const EDQUOT = -122;
+
 /** The `code` of a Node system error, else undefined. */
 export function errnoOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+  if (!(error instanceof Error && 'code' in error && typeof error.code === 'string')) return undefined;
+  return 'errno' in error && error.errno === EDQUOT ? 'EDQUOT' : error.code;
 }

@@ -7,14 +7,23 @@ export interface Log {
 
 /** What is waited for is looked at up to a hundred times a second; one line a second tells it as well, and a drain may take hours. */
 const SAME_NOTE_AGAIN_MS = 1000;
+const MOST_NOTES = 1000;
 /** By then svn or git is waited for. */
 const LOADED_AFTER_MS = 50;
 
+const open = new Map<string, Log>();
+
 /**
  * The deployer's own log, one JSON object a line. Written at once: what a killed deploy said last is what is wanted.
- * But for the very first: pino is loaded when the deploy is under way.
+ * But for the very first: pino is loaded when the deploy is under way. It stays open, for as many deploys as this process makes.
  */
 export function openLog(stateDir: string): Log {
+  const log = open.get(stateDir) ?? makeLog(stateDir);
+  open.set(stateDir, log);
+  return log;
+}
+
+function makeLog(stateDir: string): Log {
   const first: object[] = [];
   let write = (entry: object): void => void first.push(entry);
   setTimeout(() => void openPino(stateDir).then(info => {
@@ -35,6 +44,7 @@ function noteRepetition(): (entry: object) => boolean {
   return entry => {
     if (!('event' in entry && entry.event === 'note' && 'text' in entry)) return false;
     const now = performance.now();
+    if (written.size > MOST_NOTES) written.clear();
     const last = written.get(entry.text);
     if (last !== undefined && now - last < SAME_NOTE_AGAIN_MS) return true;
     written.set(entry.text, now);

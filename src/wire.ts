@@ -15,7 +15,7 @@ import {readDrains, takeDrain, writeDrain} from './state/drains.ts';
 import {beginJournal, continueJournal, readJournal} from './state/journal.ts';
 import {readState, writeState} from './state/state-file.ts';
 import {fileAgain, readSpool, unfile} from './trigger/request-spool.ts';
-import {findMaster, findMasters, hasPendingHup, isIdle, nginxChildren, type NginxMaster} from './upstream/nginx-master.ts';
+import {findMaster, findMasters, hasPendingHup, isIdle, nginxChildren, orphansAmong, type NginxMaster} from './upstream/nginx-master.ts';
 import {probeThroughNginx} from './upstream/probe.ts';
 import {isOwn, portsIn} from './upstream/render-upstream.ts';
 import {rehearseSwitch, reloadAsItStands, replaceUpstream, switchUpstream, writeUpstreamAhead, type Rehearsal} from './upstream/switch-upstream.ts';
@@ -116,7 +116,7 @@ function realUpstream(config: Config): Upstream {
     filePorts: () => existsSync(dirname(nginx.file)) ? portsIn(readUpstream(file())?.toString('utf8') ?? '') : [],
     acceptsOnly: async workers => {
       const {fitting: [master, second]} = await findMasters(nginx);
-      if (master === undefined) return undefined;
+      if (master === undefined) return orphansAmong(workers).length > 0 ? true : undefined;
       if (second !== undefined) throw new DeployError('STATE_UNCERTAIN', `several nginx masters run (pids ${master.process.pid}, ${second.process.pid}); which one sends the requests cannot be told`);
       const accepting = nginxChildren(master).filter(({title}) => title === 'worker' || title === 'untitled');
       const same = accepting.length === workers.length && workers.every(worker => accepting.some(({process}) => process.pid === worker.pid && process.startTime === worker.startTime));

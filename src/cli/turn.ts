@@ -7,7 +7,7 @@ import {recover, unfinished} from '../deploy/recover.ts';
 import {releasesToKeep} from '../deploy/retention.ts';
 import {asFailure, startRun, type Failure} from '../deploy/run.ts';
 import type {DeployTools} from '../deploy/tools.ts';
-import {FAILURES} from '../errors.ts';
+import {FAILURES, messageOf} from '../errors.ts';
 import {openLog} from '../log.ts';
 import {deployLockPath, isLock, tryLock, type HeldLock} from '../state/deploy-lock.ts';
 import type {HeldDrain} from '../state/drains.ts';
@@ -55,6 +55,8 @@ export async function takeTurn(lock: HeldLock, {context, config, renderer, wait,
   let deployed: Deployed;
   let beside: Promise<(Failure | undefined)[]>;
   let own: HeldDrain | undefined;
+  let untaken: Failure | undefined;
+  let stopTelling = (): void => undefined;
   try {
     const log = openLog(config.stateDir);
     report = event => {
@@ -62,6 +64,12 @@ export async function takeTurn(lock: HeldLock, {context, config, renderer, wait,
       renderer.event(event);
       plain.event(event);
     };
+    stopTelling = tellOfBugs(failed => {
+      log.info({event: 'result', ...failed});
+      renderer.result(failed);
+      plain.result(failed);
+      committers.end(failed.exit);
+    });
     tools = wire(config, report);
     // Others than committers could ask to hear it; so only where it is wanted at all. Before the recovery: that may be the end of it.
     const join = () => {
@@ -82,9 +90,15 @@ export async function takeTurn(lock: HeldLock, {context, config, renderer, wait,
       deploy: (request, signal = context.signal) => deploy(request, tools, signal, {historyNow: !wait}),
     });
     // Taken before the lock is free: another command would finish it as well, but then we would not wait for it.
-    if (wait && deployed.drain !== undefined) own = tools.records.takeDrain(deployed.drain);
+    try {
+      if (wait && deployed.drain !== undefined) own = tools.records.takeDrain(deployed.drain);
+    } catch (error) {
+      // The new release serves all the same.
+      untaken = {...asFailure(error, 'drain'), hint: 'The old workers are still to be stopped: run `osyw-deploy recover`.'};
+    }
     log.info({event: 'result', ...deployed.result});
   } catch (error) {
+    stopTelling();
     const failed = failedResult(asFailure(error));
     plain.result(failed);
     committers.end(failed.exit);
@@ -100,14 +114,23 @@ export async function takeTurn(lock: HeldLock, {context, config, renderer, wait,
     if (drain !== undefined && context.signal.aborted) patience();
     else if (drain !== undefined) context.signal.addEventListener('abort', patience, {once: true});
     if (!wait && drain !== undefined) {
+      stopTelling();
       drainInBackground(config);
       return result;
     }
-    const failure = (own === undefined ? undefined : await finishOne(tools, own, result, context.letGo)) ?? (await beside).find(one => one !== undefined);
+    const failure = untaken ?? (own === undefined ? undefined : await finishOne(tools, own, result, context.letGo)) ?? (await beside).find(one => one !== undefined);
     await pruneReleases(config, tools).catch((error: unknown) => report({event: 'note', text: `old releases could not be removed: ${asFailure(error).message}`}));
+    stopTelling();
     return failure === undefined || result.exit !== 0 ? result
       : {...result, exit: FAILURES.CLEANUP_INCOMPLETE.exit, code: 'CLEANUP_INCOMPLETE' as const, error: failure.message, hint: failure.hint};
   }};
+}
+
+/** Tells, before Node ends the process for it, of an error that nobody catches; the journal stays, as after a kill. Returns the end of that. */
+function tellOfBugs(tell: (result: DeployResult) => void): () => void {
+  const told = (error: Error | null | undefined): void => tell(failedResult({code: 'INTERNAL', message: error?.stack ?? messageOf(error), hint: FAILURES.INTERNAL.hint}));
+  process.on('uncaughtExceptionMonitor', told);
+  return () => void process.off('uncaughtExceptionMonitor', told);
 }
 
 /** Finishes every drain that nobody else holds. */

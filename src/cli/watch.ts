@@ -1,6 +1,7 @@
-import {existsSync, mkdirSync} from 'node:fs';
+import {existsSync, mkdirSync, statSync} from 'node:fs';
 import {join} from 'node:path';
 import {setTimeout as delay} from 'node:timers/promises';
+import {isDeepStrictEqual} from 'node:util';
 import type {Config} from '../config/config.ts';
 import type {Deployed} from '../deploy/deploy.ts';
 import type {Worker} from '../deploy/deployment.ts';
@@ -15,11 +16,12 @@ import {deployLockPath, isLock, tryLock, waitForLock} from '../state/deploy-lock
 import {readDrains} from '../state/drains.ts';
 import {readJournal} from '../state/journal.ts';
 import {makeStateDir, refuseForeignState, type State} from '../state/state-file.ts';
-import {isEmpty, spoolPath} from '../trigger/request-spool.ts';
+import {fileLook, isEmpty, spoolPath} from '../trigger/request-spool.ts';
 import {takeWaitingPlace} from '../trigger/waiting-place.ts';
 import {watchSpool} from '../trigger/watch-spool.ts';
 import {watchWorkingCopy} from '../trigger/watch-working-copy.ts';
 import {openControl, type ControlAnswer, type ControlLine, type ControlRequest} from '../watch/control-server.ts';
+import {giveBackMemory} from '../watch/give-back-memory.ts';
 import {startPoller} from '../watch/poller.ts';
 import {startSettling} from '../watch/settling.ts';
 import {supervise} from '../watch/supervisor.ts';
@@ -68,20 +70,30 @@ export async function watch(context: Context): Promise<number> {
   const say = (text: string): void => report({event: 'note', text});
   const asked: Asked = {replace: new Map(), rollBack: undefined};
   const finishing = new Set<Promise<void>>();
+  const isInterrupted = journalLook();
   let stamp = configStamp(config.file);
   let tools = wire(config, report);
-  let beforeSwitch = false;
+  let webhook: ReturnType<typeof listenForForges> = Promise.resolve(undefined);
+  const beforeStart = new Set<AbortSignal>();
   let wake = (): void => undefined;
 
   /** While a revision is fetched and built, which may take long, what serves is supervised as ever; from the start on ports are given away. */
-  const follow = (event: DeployEvent): void => {
-    if (event.event === 'phase' && event.state === 'began') beforeSwitch = event.phase === 'update' || event.phase === 'build';
+  const follow = (run: AbortSignal, event: DeployEvent): void => {
+    if (event.event !== 'phase' || event.state !== 'began') return;
+    if (event.phase === 'update' || event.phase === 'build') beforeStart.add(run);
+    else beforeStart.delete(run);
   };
   const reload = (): void => {
     try {
       const fresh = context.loadConfigAgain();
       const moved = (['app', 'stateDir', 'runDir'] as const).filter(key => fresh[key] !== config[key]);
       if (moved.length > 0) throw new DeployError('CONFIG_INVALID', `${moved.map(key => ({app: 'app', stateDir: 'state_dir', runDir: 'run_dir'})[key]).join(' and ')} changed; that needs a new \`osyw-deploy watch\``);
+      if (!isDeepStrictEqual(fresh.watch.webhook, config.watch.webhook)) {
+        webhook = webhook.then(async open => {
+          await open?.close();
+          return listenForForges(fresh, say);
+        }).catch((error: unknown) => void say(asFailure(error).message));
+      }
       config = fresh;
       tools = wire(config, report);
       stamp = configStamp(config.file);
@@ -96,7 +108,10 @@ export async function watch(context: Context): Promise<number> {
     renderer.result(turn.result);
     const end = turn.finish().then(result => {
       if (result.exit !== turn.result.exit) renderer.result(result);
-    }, (error: unknown) => say(asFailure(error).message)).finally(() => finishing.delete(end));
+    }, (error: unknown) => say(asFailure(error).message)).finally(() => {
+      finishing.delete(end);
+      giveBackMemory();
+    });
     finishing.add(end);
   };
 
@@ -107,7 +122,7 @@ export async function watch(context: Context): Promise<number> {
     let idle = false;
     try {
       const done = await takeTurn(lock, {context: {output: context.output, signal: own.signal, letGo: signal}, config, renderer: {event: event => {
-        follow(event);
+        follow(own.signal, event);
         renderer.event(event);
       }, result: () => undefined}, wait: true, answers: true}, change => {
         const work = workFor(change, asked, first, own.signal);
@@ -118,7 +133,7 @@ export async function watch(context: Context): Promise<number> {
       else await done.finish();
       return idle ? undefined : done.result;
     } finally {
-      beforeSwitch = false;
+      beforeStart.delete(own.signal);
       own.close();
     }
   };
@@ -130,12 +145,13 @@ export async function watch(context: Context): Promise<number> {
       const own = until(signal);
       try {
         await COMMANDS[command as keyof typeof COMMANDS](clientContext(context, config, requestedBy, own.signal, event => {
-          follow(event);
+          follow(own.signal, event);
           renderer.event(event);
         }, tell), options);
       } finally {
-        beforeSwitch = false;
+        beforeStart.delete(own.signal);
         own.close();
+        giveBackMemory();
       }
     }};
   };
@@ -148,6 +164,7 @@ export async function watch(context: Context): Promise<number> {
   const place = takePlace(config.stateDir, signal);
   const poller = startPoller(() => config, report, signal);
   const spool = watchSpool(config.stateDir, () => wake());
+  webhook = Promise.resolve(await listenForForges(config, say));
   const copy = followWorkingCopy(() => config, trigger => poller.look(trigger), say, signal);
   say(`watch of ${config.app} runs, pid ${process.pid}`);
   let supervisor: ReturnType<typeof supervise> | undefined;
@@ -157,7 +174,7 @@ export async function watch(context: Context): Promise<number> {
       let idle = true;
       try {
         // What a crash left is settled, and what served is brought back, before anything else.
-        idle = !first && !isAsked(config.stateDir, asked);
+        idle = !first && !isAsked(config.stateDir, asked, isInterrupted);
         const result = idle ? undefined : await turn(first);
         failed = result !== undefined && result.exit !== 0 && result.revision === null ? failed + 1 : 0;
       } catch (error) {
@@ -166,7 +183,7 @@ export async function watch(context: Context): Promise<number> {
         renderer.result(failedResult(asFailure(error)));
       }
       supervisor ??= supervise({
-        config: () => config, tools: () => tools, isBeforeSwitch: () => beforeSwitch, signal,
+        config: () => config, tools: () => tools, isBeforeStart: () => beforeStart.size > 0, signal,
         replace: worker => {
           asked.replace.set(worker.id, worker);
           wake();
@@ -187,7 +204,7 @@ export async function watch(context: Context): Promise<number> {
     over.abort();
     context.signal.removeEventListener('abort', stop);
     spool.close();
-    await Promise.all([control.close(), copy, poller.close(), supervisor?.close(), ...finishing]);
+    await Promise.all([control.close(), webhook.then(open => open?.close()), copy, poller.close(), supervisor?.close(), ...finishing]);
     (await place)?.leave();
     // What still drains is taken up by a process of its own as soon as this one is gone.
     if (readDrains(config.stateDir).length > 0) drainInBackground(config);
@@ -224,8 +241,20 @@ function supervisedWork(state: State, asked: Asked, first: boolean, tools: Deplo
   return dead ? {...own, trigger: 'boot', target: {kind: 'release', release: serving.release}} : undefined;
 }
 
-function isAsked(stateDir: string, {replace, rollBack}: Asked): boolean {
-  return replace.size > 0 || rollBack !== undefined || !isEmpty(stateDir) || unfinished(readJournal(stateDir)) !== undefined;
+function isAsked(stateDir: string, {replace, rollBack}: Asked, isInterrupted: (stateDir: string) => boolean): boolean {
+  return replace.size > 0 || rollBack !== undefined || !isEmpty(stateDir) || isInterrupted(stateDir);
+}
+
+/** Whether the journal tells of a deploy that has not ended; the file is read when it is another one than at the last look. */
+function journalLook(): (stateDir: string) => boolean {
+  let [seen, interrupted] = ['', false];
+  return stateDir => {
+    const stat = statSync(join(stateDir, 'journal.ndjson'), {throwIfNoEntry: false, bigint: true});
+    const now = `${stat?.ino} ${stat?.size} ${stat?.mtimeNs}`;
+    if (now !== seen) interrupted = unfinished(readJournal(stateDir)) !== undefined;
+    seen = now;
+    return interrupted;
+  };
 }
 
 /** The commands that a client may leave to a running watch: the same code, told to the client. */
@@ -276,6 +305,13 @@ async function takePlace(stateDir: string, signal: AbortSignal): Promise<ReturnT
     await delay(PLACE_POLL_MS, undefined, {signal}).catch(() => undefined);
   }
   return undefined;
+}
+
+/** A delivery says "look", and that is filed as everything else is. */
+async function listenForForges({app, stateDir, source, watch: {webhook}}: Config, say: (text: string) => void): Promise<{close(): Promise<void>} | undefined> {
+  if (webhook === undefined) return undefined;
+  const {openWebhook} = await import('../trigger/webhook.ts');
+  return openWebhook({...webhook, stateDir, branch: source.branch}, from => fileLook(stateDir, app, {trigger: 'webhook', requestedBy: from, revision: null}), say);
 }
 
 /** Looks when the working copy has been left alone for `watch.settle`; one that is not there yet is watched when it is. */

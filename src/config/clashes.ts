@@ -68,6 +68,24 @@ export const CLASHES: readonly Clash[] = [
     fault: ({check}) => (check[key] !== undefined && check.http === undefined && (check.tcp ?? check.command) !== undefined
       ? `goes with check.http; expected none of it beside check.${check.tcp === undefined ? 'command' : 'tcp'}` : undefined),
   })),
+  ...([['listen', 'secret_file'], ['secret_file', 'listen']] as const).map(([key, other]): Clash => ({
+    at: ['watch', 'webhook', key],
+    needs: [['watch', 'webhook', other]],
+    fault: ({watch: {webhook}}) => (webhook[key] !== undefined && webhook[other] === undefined
+      ? `stands without watch.webhook.${other}; expected both, or none of them to leave the webhook off` : undefined),
+  })),
+  ...(['mode', 'group'] as const).map((key): Clash => ({
+    at: ['watch', 'webhook', key],
+    needs: [['watch', 'webhook', 'listen']],
+    fault: ({watch: {webhook}}) => (webhook[key] !== undefined && webhook.listen !== undefined && !('unix' in webhook.listen)
+      ? 'goes with a unix socket; expected none of it beside an address with a port' : undefined),
+  })),
+  {
+    at: ['watch', 'webhook', 'listen'],
+    needs: [['workers', 'ports']],
+    fault: ({watch: {webhook: {listen}}, workers: {ports}}) => (listen !== undefined && 'port' in listen && listen.port >= ports.first && listen.port <= ports.last
+      ? `names port ${listen.port}, one of workers.ports; expected another one` : undefined),
+  },
   {
     at: ['nginx', 'file'],
     needs: [['nginx', 'conf']],

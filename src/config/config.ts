@@ -51,6 +51,22 @@ export interface WatchConfig {
   readonly edits: boolean;
   /** Between two checks of a worker that serves. */
   readonly checkMs: number;
+  /** Undefined: off. */
+  readonly webhook: WebhookConfig | undefined;
+}
+
+export interface WebhookConfig {
+  readonly listen:
+    /** A socket of this mode; `group` is that of nginx's workers, undefined: the deployer's own. */
+    | {readonly unix: string; readonly mode: number; readonly group: string | undefined}
+    /** A loopback address, without brackets. */
+    | {readonly host: string; readonly port: number};
+  /** The one that is answered; `/hook`. */
+  readonly path: string;
+  readonly secretFile: string;
+  readonly maxBodyBytes: number;
+  /** So many deliveries at once, and as many again in each `perMs`. */
+  readonly rate: {readonly count: number; readonly perMs: number};
 }
 
 export interface ReleaseConfig {

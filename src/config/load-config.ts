@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import {DeployError} from '../errors.ts';
 import {CLASHES} from './clashes.ts';
-import type {CheckConfig, Config} from './config.ts';
+import type {CheckConfig, Config, WebhookConfig} from './config.ts';
 import {findConfigFile} from './find-config.ts';
 import type {ConfigPlace} from './find-config.ts';
 import {withKnownKeys} from './known-keys.ts';
@@ -158,7 +158,7 @@ function effective(settings: Settings, file: string, stateDir: string, operator:
     },
     drain: {quietMs: drain.quiet, deadlineMs: drain.deadline},
     hook: {wait: hook.wait, waitTimeoutMs: hook.wait_timeout, supersede: hook.supersede},
-    watch: {pollMs: watch.poll, settleMs: watch.settle, edits: watch.edits, checkMs: watch.check},
+    watch: {pollMs: watch.poll, settleMs: watch.settle, edits: watch.edits, checkMs: watch.check, webhook: effectiveWebhook(watch.webhook)},
     stateDir,
     runDir: settings.run_dir ?? defaultRunDir(app, stateDir, operator),
   };
@@ -182,6 +182,11 @@ function effectiveCheck(check: Settings['check']): CheckConfig {
     body: check.body,
     ...timing,
   };
+}
+
+function effectiveWebhook({listen, path, secret_file: secretFile, mode, group, max_body: maxBodyBytes, rate}: Settings['watch']['webhook']): WebhookConfig | undefined {
+  if (listen === undefined || secretFile === undefined) return undefined;
+  return {listen: 'unix' in listen ? {...listen, mode: mode ?? 0o660, group} : listen, path, secretFile, maxBodyBytes, rate};
 }
 
 function serverParameters(server: Settings['nginx']['server']): Record<string, string> {

@@ -1,9 +1,11 @@
 import {join} from 'node:path';
 import {accountOf, findAccount} from '../support/accounts.ts';
+import {findGroup} from '../support/groups.ts';
 import {examineEnvFile} from './env-file.ts';
 import {readRegularFile} from './regular-file.ts';
 import type {Settings} from './schema.ts';
 import {shown} from './shown.ts';
+import {examineWebhookSecrets} from './webhook-secrets.ts';
 import type {Path} from './yaml-tree.ts';
 
 export interface Operator {
@@ -40,6 +42,7 @@ export function findPlaceFaults(settings: Settings, valid: (path: Path) => boole
     ...accountFaults(settings, valid, operator),
     ...(valid(['source', 'password_file']) ? privateFileFaults(['source', 'password_file'], settings.source.password_file) : []),
     ...(valid(['workers', 'env_file']) ? envFileFaults(settings.workers.env_file) : []),
+    ...(valid(['watch', 'webhook']) ? webhookFaults(settings.watch.webhook) : []),
     ...directoryFaults(settings, valid, operator),
   ];
 }
@@ -75,6 +78,19 @@ function envFileFaults(path: string | undefined): PlaceFault[] {
   const faults = privateFileFaults(at, path);
   if (path === undefined || faults.length > 0) return faults;
   return examineEnvFile(path).problems.map(message => ({at, message, inOtherFile: true}));
+}
+
+function webhookFaults({secret_file: secretFile, group}: Settings['watch']['webhook']): PlaceFault[] {
+  const at = ['watch', 'webhook', 'secret_file'];
+  const faults = privateFileFaults(at, secretFile);
+  if (secretFile !== undefined && faults.length === 0) {
+    const {fault} = examineWebhookSecrets(secretFile);
+    if (fault !== undefined) faults.push({at, message: `is ${shown(secretFile)}, which ${fault}`});
+  }
+  if (group !== undefined && findGroup(group) === undefined) {
+    faults.push({at: ['watch', 'webhook', 'group'], message: `is ${shown(group)}, and this machine has no such group; expected one of /etc/group`});
+  }
+  return faults;
 }
 
 function directoryFaults(settings: Settings, valid: (path: Path) => boolean, operator: Operator): PlaceFault[] {

@@ -1,5 +1,6 @@
 import {Document, isSeq, visit} from 'yaml';
-import type {CheckConfig, Config} from './config.ts';
+import {octal} from '../support/octal.ts';
+import type {CheckConfig, Config, WebhookConfig} from './config.ts';
 
 type Plain = string | number | boolean | readonly Plain[] | {readonly [key: string]: Plain | undefined};
 
@@ -68,7 +69,7 @@ export function configAsObject(config: Config): Record<string, unknown> {
     },
     drain: {quiet: durationText(config.drain.quietMs), deadline: durationText(config.drain.deadlineMs)},
     hook: {wait: config.hook.wait, wait_timeout: durationText(config.hook.waitTimeoutMs), supersede: config.hook.supersede},
-    watch: {poll: durationText(config.watch.pollMs), settle: durationText(config.watch.settleMs), edits: config.watch.edits, check: durationText(config.watch.checkMs)},
+    watch: {poll: durationText(config.watch.pollMs), settle: durationText(config.watch.settleMs), edits: config.watch.edits, check: durationText(config.watch.checkMs), webhook: config.watch.webhook === undefined ? undefined : webhookAsObject(config.watch.webhook)},
     state_dir: config.stateDir,
     run_dir: config.runDir,
   });
@@ -89,6 +90,23 @@ function checkAsObject(check: CheckConfig): {readonly [key: string]: Plain | und
     case 'tcp': return {tcp: true, ...timing};
     case 'command': return {command: check.command, ...timing};
   }
+}
+
+function webhookAsObject({listen, path, secretFile, maxBodyBytes, rate}: WebhookConfig): {readonly [key: string]: Plain | undefined} {
+  return {
+    listen: 'unix' in listen ? `unix:${listen.unix}` : listen.host.includes(':') ? `[${listen.host}]:${listen.port}` : `${listen.host}:${listen.port}`,
+    path,
+    secret_file: secretFile,
+    ...('unix' in listen ? {mode: octal(listen.mode), group: listen.group} : {}),
+    max_body: sizeText(maxBodyBytes),
+    rate: `${rate.count}/${durationText(rate.perMs).slice(-1)}`,
+  };
+}
+
+/** Bytes in the largest unit that loses nothing. */
+function sizeText(bytes: number): string {
+  const fitting = ([['m', 1024 * 1024], ['k', 1024]] as const).find(([, unit]) => bytes % unit === 0);
+  return fitting === undefined ? String(bytes) : `${bytes / fitting[1]}${fitting[0]}`;
 }
 
 /** Milliseconds in the largest unit that loses nothing: `90s`, `2m`, `1500ms`. */

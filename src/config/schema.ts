@@ -15,6 +15,8 @@ const expecting = (expected: string) => (issue: {input?: unknown}) => `is ${show
 // oxlint-disable-next-line no-control-regex
 const CONTROL = /[\u0000-\u001f\u007f]/;
 const DAY_MS = 86_400_000;
+/** The kernel's: sun_path of 108 bytes, with the NUL at its end. */
+const MOST_SOCKET_BYTES = 107;
 
 function text(expected: string, accepts: (value: string) => boolean) {
   return v.pipe(v.string(expecting(expected)), v.check(accepts, expecting(expected)), v.description(expected));
@@ -154,6 +156,46 @@ const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2',
 
 const account = text('the name of an account of this machine', name => /^[^\s:/]{1,64}$/.test(name));
 
+const listen = (() => {
+  const expected = 'unix:/run/osyw-deploy/app/webhook.sock, or a loopback address with a port such as 127.0.0.1:8899 or [::1]:8899';
+  const parse = (value: string): {unix: string} | {host: string; port: number} | undefined => {
+    if (value.startsWith('unix:')) {
+      const unix = value.slice('unix:'.length);
+      return isNormalPath(unix) && /^\/[^/]+\/[^/]+/.test(unix) && !unix.endsWith('/') && Buffer.byteLength(unix) <= MOST_SOCKET_BYTES ? {unix} : undefined;
+    }
+    const [, v4, v6, digits] = /^(?:(127(?:\.\d{1,3}){3})|\[(::1)\]):([1-9]\d{0,4})$/.exec(value) ?? [];
+    const host = v4 ?? v6 ?? '';
+    return isIP(host) !== 0 && Number(digits) <= 65_535 ? {host, port: Number(digits)} : undefined;
+  };
+  return v.pipe(text(expected, value => parse(value) !== undefined), v.transform(value => parse(value) ?? {unix: ''}));
+})();
+
+// YAML reads 0660 as the number 660, and 0o660 as 432: only what can be nothing else is taken.
+const socketMode = v.pipe(
+  scalar('0660', value => (/^0?(?:600|660|666)$/.test(value) ? undefined : `is ${shown(value)}; expected 0600, 0660 or 0666`)),
+  v.transform(value => Number.parseInt(value, 8)),
+  v.description('0600, 0660 or 0666'),
+);
+
+const size = (() => {
+  const bytesOf = (value: string) => {
+    const [, amount, unit] = /^([1-9]\d{0,8})([km]?)$/i.exec(value) ?? [];
+    return Number(amount) * (unit === undefined || unit === '' ? 1 : unit.toLowerCase() === 'k' ? 1024 : 1024 * 1024);
+  };
+  // More than 25 MB no forge sends.
+  const accepts = (value: string) => bytesOf(value) >= 1024 && bytesOf(value) <= 25 * 1024 * 1024;
+  const expected = 'a size from 1k to 25m, such as 512k or 1m';
+  return v.pipe(scalar(expected, value => (accepts(value) ? undefined : `is ${shown(value)}; expected ${expected}`)), v.transform(bytesOf), v.description(expected));
+})();
+
+const rate = (() => {
+  const parse = (value: string) => {
+    const [, count, unit] = /^([1-9]\d{0,3})\/([smh])$/.exec(value) ?? [];
+    return count === undefined ? undefined : {count: Number(count), perMs: parseDuration(`1${unit}`) ?? 0};
+  };
+  return v.pipe(text('a number a second, minute or hour, at most 9999, such as 60/m', value => parse(value) !== undefined), v.transform(value => parse(value) ?? {count: 0, perMs: 0}));
+})();
+
 const server = section({
   weight: v.optional(serverParameter('a whole number above 0', /^[1-9]\d{0,5}$/)),
   max_conns: v.optional(serverParameter('a whole number', /^\d{1,9}$/)),
@@ -284,7 +326,16 @@ export const settingsSchema = section({
     poll: v.optional(duration({zero: true}), '1m'),
     settle: v.optional(duration(), '500ms'),
     edits: v.optional(yesOrNo, false),
-    check: v.optional(duration(), '5s'),
+    check: v.optional(duration(), '10s'),
+    webhook: v.optional(section({
+      listen: v.optional(listen),
+      path: v.optional(text('a path of letters, digits and . _ ~ -, such as /hook', path => /^(?:\/[A-Za-z0-9._~-]+)+$/.test(path) && path.length < 256 && !/\/\.{1,2}(?:\/|$)/.test(path)), '/hook'),
+      secret_file: v.optional(filePath('/etc/osyw-deploy/app.webhook')),
+      mode: v.optional(socketMode),
+      group: v.optional(text('the name of a group of this machine', name => /^[^\s:/]{1,64}$/.test(name))),
+      max_body: v.optional(size, '1m'),
+      rate: v.optional(rate, '60/m'),
+    }), {}),
   }), {}),
 
   state_dir: v.optional(directory('/var/lib/osyw-deploy/app')),

@@ -13,7 +13,7 @@ export function masked(text: string): string {
   // The greedy `.*` up to the last `@` also covers passwords that hold a slash, a space or an `@` of their own.
   return text
     .replace(/(:\/\/).*@/s, '$1***@')
-    .replace(/(\b(?!password_file\b)[\w-]*(?:passw|secret|token|credential)[\w-]*["']?\s*[:=]\s*)\S.*/is, '$1***');
+    .replace(/(\b(?!(?:password|secret)_file\b)[\w-]*(?:passw|secret|token|credential)[\w-]*["']?\s*[:=]\s*)\S.*/is, '$1***');
 }
 
 /** Control characters written out, so that a hostile file cannot steer the terminal. */

@@ -144,8 +144,7 @@ async function settleSwitch(facts: Unfinished, intent: SwitchIntent, was: Before
   const generation = generationOf(facts, intent.ports.flatMap(port => workers.find(worker => worker.port === port) ?? []));
   const healthy = facts.aborting === undefined && generation.workers.length === intent.ports.length && await allGood(generation, tools);
   if (!healthy) {
-    upstream.putBack(intent.oldBytes);
-    await upstream.reload();
+    await backToOld(facts, intent, tools);
     return takeBack(facts, tools, run);
   }
   let reached = was;
@@ -155,11 +154,17 @@ async function settleSwitch(facts: Unfinished, intent: SwitchIntent, was: Before
   } catch (error) {
     if (!(error instanceof DeployError) || error.code !== 'SWITCH_REFUSED') throw error;
     // nginx will not have the new file; whether it still has that of the killed deploy, only a reload of the old one settles.
-    upstream.putBack(intent.oldBytes);
-    await upstream.reload();
+    await backToOld(facts, intent, tools);
     return takeBack(facts, tools, run);
   }
   return orUncertain(async () => settle(generation, await nowLive(generation, reached, tools, run), reached, tools, run));
+}
+
+/** nginx uses the old workers again, and the requests that the new ones had from it have ended. */
+async function backToOld({workers}: Unfinished, intent: SwitchIntent, {upstream, report}: DeployTools): Promise<void> {
+  upstream.putBack(intent.oldBytes);
+  const {oldNginxWorkers} = await upstream.reload();
+  await upstream.waitDrained(oldNginxWorkers, workers.map(({port}) => port), ({connections}) => report({event: 'note', text: `waiting for ${connections} connections to the new workers to end`}));
 }
 
 async function takeBack(facts: Unfinished, tools: DeployTools, run: Run): Promise<Deployed> {

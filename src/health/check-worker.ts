@@ -17,8 +17,36 @@ export type CheckResult =
 const MAX_BODY_BYTES = 256 * 1024;
 const SHOWN_BODY_CHARACTERS = 200;
 
-/** Checks one worker once, within `check.timeout`. Errors: the signal's reason when aborted. */
+/** A timer that comes so late says that this process did not run meanwhile: it was stopped, or starved. */
+const STOOD_STILL_MS = 50;
+const MOST_REPEATS = 3;
+
+/**
+ * Checks one worker once, within `check.timeout`. A check that we slept through ourselves says nothing of the worker, and is made again.
+ * Errors: the signal's reason when aborted.
+ */
 export async function checkWorker(config: Config, release: Release, port: number, signal: AbortSignal): Promise<CheckResult> {
+  for (let repeats = 0; ; repeats++) {
+    const ownDelay = watchOwnDelay(config.check.timeoutMs);
+    const result = await checkOnce(config, release, port, signal);
+    if (ownDelay() < STOOD_STILL_MS || result.good || repeats === MOST_REPEATS) return result;
+  }
+}
+
+/** How late our own timer came, when it is asked for; 0 before its time. */
+function watchOwnDelay(ms: number): () => number {
+  const due = performance.now() + ms;
+  let delay = 0;
+  const timer = setTimeout(() => {
+    delay = performance.now() - due;
+  }, ms);
+  return () => {
+    clearTimeout(timer);
+    return delay;
+  };
+}
+
+async function checkOnce(config: Config, release: Release, port: number, signal: AbortSignal): Promise<CheckResult> {
   signal.throwIfAborted();
   const {check} = config;
   switch (check.kind) {

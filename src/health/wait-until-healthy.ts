@@ -10,6 +10,8 @@ import {listensOn, portOwner} from './port-owner.ts';
 /** How soon a port is asked again on which nothing listens yet, for each worker that starts: a refused connection costs next to nothing. */
 const NOT_LISTENING_POLL_MS = 3;
 const SHOWN_LINES = 15;
+/** One look takes a check and a pause at most; what goes beyond is time in which we did not run, and no worker's fault. */
+const LOOK_SLACK_MS = 1000;
 
 export interface HealthNeeds {
   readonly config: Config;
@@ -23,16 +25,15 @@ export interface HealthNeeds {
 
 /**
  * Waits until every worker passed `check.consecutive` checks in a row, each answered by a socket of its own.
- * Units: `check.deadline`, on the monotonic clock, counted from the call.
+ * Units: `check.deadline`, on the monotonic clock, counted from the call; without the time in which this process stood still.
  * Errors: START_FAILED at once for one that ended before its first good check, NEVER_HEALTHY for one that ended later or is not healthy in time.
  */
 export async function waitUntilHealthy(launched: readonly LaunchedWorker[], needs: HealthNeeds): Promise<Worker[]> {
   const others = new AbortController();
   const signal = AbortSignal.any([needs.signal, others.signal]);
-  const deadline = performance.now() + needs.config.check.deadlineMs;
   const settled = await Promise.allSettled(launched.map(async worker => {
     try {
-      return await untilHealthy(worker, {...needs, signal}, deadline, launched.length);
+      return await untilHealthy(worker, {...needs, signal}, launched.length);
     } catch (error) {
       others.abort(error);
       throw error;
@@ -57,10 +58,11 @@ class UnhealthyWorker extends Error {
   }
 }
 
-async function untilHealthy(first: LaunchedWorker, needs: HealthNeeds, deadline: number, launchedTogether: number): Promise<Worker> {
+async function untilHealthy(first: LaunchedWorker, needs: HealthNeeds, launchedTogether: number): Promise<Worker> {
   const {config, release, signal} = needs;
   const {check, workers: {host}} = config;
   const began = performance.now();
+  let [waited, looked] = [0, began];
   let worker = first;
   let inARow = 0;
   let everGood = false;
@@ -73,7 +75,10 @@ async function untilHealthy(first: LaunchedWorker, needs: HealthNeeds, deadline:
     signal.throwIfAborted();
     const life = worker.life();
     const ended = life.kind === 'ended';
-    const late = performance.now() >= deadline;
+    const now = performance.now();
+    waited += Math.min(now - looked, check.timeoutMs + check.intervalMs + LOOK_SLACK_MS);
+    looked = now;
+    const late = waited >= check.deadlineMs;
     if (!ended && !late) last = await checkWorker(config, release, worker.port, signal);
     // Whoever answers, and whoever keeps a worker from its port, is looked at: a stranger may be healthy, too.
     const owner = ended || last?.good === true || last?.listens === true

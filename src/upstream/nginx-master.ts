@@ -76,6 +76,25 @@ export function nginxChildren(master: NginxMaster): NginxChild[] {
   });
 }
 
+/**
+ * Workers that serve on without a master, because it was killed; only asked for where none runs. `known` are those with the old configuration.
+ * Errors: STATE_UNCERTAIN when there are others: nobody can tell what those have loaded.
+ */
+export function orphansAmong(known: readonly ProcessIdentity[]): ProcessIdentity[] {
+  const orphans = allPids().flatMap(pid => titleOf(pid) === 'worker' && !hasMaster(pid) ? identify(pid) ?? [] : []);
+  const others = orphans.filter(({pid, startTime}) => !known.some(one => one.pid === pid && one.startTime === startTime));
+  if (others.length > 0) {
+    const pids = others.map(({pid}) => pid).join(' ');
+    throw new DeployError('STATE_UNCERTAIN', `nginx's master is dead, and workers of it serve on with what they have loaded, the old configuration or the new: pids ${pids}`,
+      {hint: `Nothing was stopped. End them with \`kill -QUIT ${pids}\`, start nginx, then run \`osyw-deploy recover\`.`});
+  }
+  return orphans;
+}
+
+function hasMaster(pid: number): boolean {
+  return (commandLine(processStat(pid)?.ppid ?? 0)[0] ?? '').startsWith(MASTER_TITLE);
+}
+
 /** Undefined for a process that is gone or has an empty command line, as a zombie has. */
 export function titleOf(pid: number): NginxChild['title'] | undefined {
   const [line] = commandLine(pid);

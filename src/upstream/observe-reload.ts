@@ -16,12 +16,17 @@ export type ReloadVerdict =
   | {readonly kind: 'live'}
   /** The master looked at the new configuration and kept the old one; `said`: what the reload command added. */
   | {readonly kind: 'failed'; readonly said: string}
-  /** Not carried out in time; `pending`: the master has not even begun, so it will read whatever the files say then. */
-  | {readonly kind: 'unclear'; readonly pending: boolean; readonly masterState: string};
+  /**
+   * Not carried out in time; `pending`: the master has not even begun, so it will read whatever the files say then.
+   * `workerless`: it has been carried out, but no worker came of it, and those of before are leaving: nobody accepts.
+   */
+  | {readonly kind: 'unclear'; readonly pending: boolean; readonly masterState: string; readonly workerless?: true};
 
 const POLL_MS = 1;
 /** Without the right to see the master's system call, "nothing happened" needs time: nginx tries a taken port 5 times, 500 ms apart. */
 const BLIND_FAILURE_MS = 4000;
+/** nginx forks its new workers before it sends the old ones away, so an idle master without any has failed to fork. */
+const WORKERLESS_MS = 300;
 
 export function beforeReload(master: NginxMaster): BeforeReload {
   const children = nginxChildren(master);
@@ -42,6 +47,7 @@ export async function observeReload(master: NginxMaster, before: BeforeReload, {
   const began = performance.now();
   const wasThere = new Set(before.all.map(({pid, startTime}) => `${pid} ${startTime}`));
   let failedLooks = 0;
+  let workerlessSince = Infinity;
   for (;;) {
     // Pending is read first: a reload by somebody else, begun before our file was in place, must not be taken for ours.
     const pending = hasPendingHup(master);
@@ -58,6 +64,9 @@ export async function observeReload(master: NginxMaster, before: BeforeReload, {
       failedLooks = nothingNew && oldAccept && ((idle === true && sentByUs) || elapsed > BLIND_FAILURE_MS) ? failedLooks + 1 : 0;
       if (failedLooks >= 2) return {kind: 'failed', said: ''};
     }
+    const workerless = !pending && idle !== false && !oldAccept && children.every(({title}) => title === 'shutting down' || title === 'other');
+    workerlessSince = workerless ? Math.min(workerlessSince, elapsed) : Infinity;
+    if (elapsed - workerlessSince > WORKERLESS_MS) return {kind: 'unclear', pending: false, masterState: processStat(master.process.pid)?.state ?? 'gone', workerless: true};
     if (elapsed > timeoutMs) return {kind: 'unclear', pending, masterState: processStat(master.process.pid)?.state ?? 'gone'};
     await delay(POLL_MS);
   }

@@ -9,11 +9,12 @@ import {runCommand} from '../support/run-command.ts';
 import {lastLines} from '../workers/worker-log.ts';
 import {signalProcess} from '../workers/process-identity.ts';
 import {SYSTEM_PATH} from '../support/system-path.ts';
-import {findMaster, findMasters, nginxChildren, type NginxMaster} from './nginx-master.ts';
+import {findMaster, findMasters, nginxChildren, orphansAmong, type NginxMaster} from './nginx-master.ts';
 import {beforeReload, observeReload, type BeforeReload, type ReloadVerdict} from './observe-reload.ts';
-import {HEADER, mayReplace, renderUpstream} from './render-upstream.ts';
+import {HEADER, mayReplace, portsIn, renderUpstream} from './render-upstream.ts';
 import {testAside, testInPlace, type TestedConfiguration} from './test-configuration.ts';
 import {followLinks, hashOf, makeLive, putBack, readUpstream, writeCandidate, type UpstreamBytes} from './upstream-file.ts';
+import {waitDrained} from './wait-drained.ts';
 
 /** How long nginx may take to carry a reload out. It gives up a taken port after 2.5 s, and parsing may resolve names. */
 const RELOAD_TIMEOUT_MS = 15_000;
@@ -127,8 +128,9 @@ export async function replaceUpstream(config: Config, bytes: UpstreamBytes, port
     verdict = await reload(config, master, before);
   } catch (error) {
     putBack(file, old);
-    if (asked && !(error instanceof DeployError)) await settleUnseen(config, error);
-    throw error instanceof DeployError ? error : new DeployError('SWITCH_REFUSED', `cannot write ${file}: ${messageOf(error)}`, {cause: error});
+    if (asked && !(error instanceof DeployError)) await letEnd(await settleUnseen(config, error), portsOnlyIn(bytes, old), config);
+    throw error instanceof DeployError ? error
+      : new DeployError('SWITCH_REFUSED', asked ? `nginx was told to reload, which could not be watched: ${messageOf(error)}` : `cannot write ${file}: ${messageOf(error)}`, {cause: error});
   }
   if (verdict.kind === 'live') return {oldNginxWorkers: workersOf(master, before)};
   putBack(file, old);
@@ -136,8 +138,10 @@ export async function replaceUpstream(config: Config, bytes: UpstreamBytes, port
     throw new DeployError('SWITCH_REFUSED', `nginx was told to reload and kept its old configuration, though \`nginx -t\` had passed${verdict.said}${told()}`,
       {hint: "See nginx's error log: a taken `listen` port shows only there (\"still could not bind\"). The old upstream file is back."});
   }
-  await settleUnclear(config, master, before, verdict);
-  throw new DeployError('SWITCH_REFUSED', `nginx did not take the new configuration within ${RELOAD_TIMEOUT_MS / 1000} s (master pid ${master.process.pid}, state ${verdict.masterState})`,
+  await letEnd(await settleUnclear(config, master, before, verdict), portsOnlyIn(bytes, old), config);
+  const what = verdict.workerless === true ? 'was left without a worker by the reload, and has reloaded the old configuration'
+    : `did not take the new configuration within ${RELOAD_TIMEOUT_MS / 1000} s`;
+  throw new DeployError('SWITCH_REFUSED', `nginx ${what} (master pid ${master.process.pid}, state ${verdict.masterState})`,
     {hint: verdict.masterState === 'T' ? `The master is stopped; let it go on with \`kill -CONT ${master.process.pid}\`. The old upstream file is back.` : "See nginx's error log. The old upstream file is back."});
 }
 
@@ -230,39 +234,58 @@ function errorsFrom(errorLog: string | undefined): () => string {
 /**
  * A reload that was asked for may still be carried out. As long as the master has not begun, it will read the old bytes that are back;
  * else it is asked once more and watched to the end, so that nothing read in between stays loaded.
+ * Returns the nginx workers that may have read it in between.
  */
-async function settleUnclear(config: Config, master: NginxMaster, before: BeforeReload, verdict: Extract<ReloadVerdict, {kind: 'unclear'}>): Promise<void> {
-  if (verdict.pending) return;
-  if (verdict.masterState === 'gone') return settleRestart(config);
+async function settleUnclear(config: Config, master: NginxMaster, before: BeforeReload, verdict: Extract<ReloadVerdict, {kind: 'unclear'}>): Promise<ProcessIdentity[]> {
+  if (verdict.pending) return [];
+  if (verdict.masterState === 'gone') return settleRestart(config, before);
   const again = beforeReload(master);
   const second = await reload(config, master, {accepting: [...before.accepting, ...again.accepting], all: [...before.all, ...again.all]});
-  if (second.kind === 'unclear' && second.pending && second.masterState === 'T') return;
+  if (second.kind === 'unclear' && second.pending && second.masterState === 'T') return [];
+  if (second.kind === 'unclear' && second.workerless === true) {
+    throw new DeployError('STATE_UNCERTAIN', `nginx (master pid ${master.process.pid}) starts no workers, with the new configuration or the old, so nobody answers`,
+      {hint: "Nothing of the application was stopped. nginx's error log says why (\"fork() failed\"); mend that, then run `osyw-deploy recover`."});
+  }
   if (second.kind !== 'live') {
     throw new DeployError('STATE_UNCERTAIN', `nginx (master pid ${master.process.pid}, state ${verdict.masterState}) did not answer a reload, nor the one that should take it back`);
   }
+  return workersOf(master, again);
 }
 
 /** The reload was asked for, and could not be watched: what nginx has loaded, one more tells, of the old bytes. */
-async function settleUnseen(config: Config, cause: unknown): Promise<void> {
+async function settleUnseen(config: Config, cause: unknown): Promise<readonly ProcessIdentity[]> {
   try {
-    await reloadAsItStands(config);
+    return (await reloadAsItStands(config)).oldNginxWorkers;
   } catch (error) {
     throw new DeployError('STATE_UNCERTAIN', `nginx was told to reload, which could not be watched (${messageOf(cause)}), nor could the reload that should take it back: ${messageOf(error)}`);
   }
 }
 
-/** nginx was restarted while we watched; the new one may have read the file before the old bytes were back. */
-async function settleRestart(config: Config): Promise<void> {
+/** nginx was restarted while we watched, and the new one may have read the file before the old bytes were back; or only its master died. */
+async function settleRestart(config: Config, before: BeforeReload): Promise<ProcessIdentity[]> {
   const deadline = performance.now() + RESTART_TIMEOUT_MS;
   while (performance.now() < deadline) {
     const {fitting: [master]} = await findMasters(config.nginx);
     if (master !== undefined) {
-      const verdict = await reload(config, master, beforeReload(master));
-      if (verdict.kind === 'live') return;
+      const again = beforeReload(master);
+      const verdict = await reload(config, master, again);
+      if (verdict.kind === 'live') return workersOf(master, again);
       throw new DeployError('STATE_UNCERTAIN', `nginx was restarted during the switch, and its new master (pid ${master.process.pid}) does not reload`);
     }
     await delay(RESTART_POLL_MS);
   }
+  orphansAmong(before.all);
+  return [];
+}
+
+/** Requests that came through what was taken back end before the workers that have them are stopped. */
+async function letEnd(nginxWorkers: readonly ProcessIdentity[], ports: readonly number[], {drain}: Config): Promise<void> {
+  await waitDrained({nginxWorkers, ports, report: () => undefined, ...drain});
+}
+
+function portsOnlyIn(bytes: UpstreamBytes, old: UpstreamBytes): number[] {
+  const before = portsIn(old?.toString('utf8') ?? '');
+  return portsIn(bytes?.toString('utf8') ?? '').filter(port => !before.includes(port));
 }
 
 function workersOf(master: NginxMaster, before: BeforeReload): ProcessIdentity[] {

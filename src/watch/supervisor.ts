@@ -13,6 +13,7 @@ import {readState} from '../state/state-file.ts';
 import {formatDuration} from '../support/durations.ts';
 import {isCrashLoop, isHung, pauseBeforeRestart, recentDeaths} from '../supervise/judge.ts';
 import type {LaunchedWorker} from '../workers/launch-worker.ts';
+import {openLifeLine, type LifeLine} from '../workers/life-line.ts';
 import {isAlive} from '../workers/process-identity.ts';
 import {fillIn} from '../workers/worker-environment.ts';
 import {lastLines} from '../workers/worker-log.ts';
@@ -23,8 +24,8 @@ export const RESTARTING = 'restart';
 export interface SupervisorNeeds {
   config(): Config;
   tools(): DeployTools;
-  /** Whether a deploy of this process holds the lock and has not come to its switch: what serves is not touched by it yet. */
-  isBeforeSwitch(): boolean;
+  /** Whether a deploy of this process holds the lock and has not come to its start: no port is given away yet, and what serves is not touched. */
+  isBeforeStart(): boolean;
   /** Asks for a deploy that replaces this worker of what serves on a spare port. */
   replace(worker: Worker): void;
   /** Asks for the last good release, instead of this deploy's. */
@@ -37,11 +38,9 @@ export interface Supervisor {
   close(): Promise<void>;
 }
 
-/** The death of a process that is not our child is seen by looking; a look at one costs 15 µs. */
-const LOOK_MS = 100;
+/** The death of a process that is not our child is seen by looking. */
+const LOOK_MS = 200;
 const FAILED_CHECK_AGAIN_MS = 1000;
-/** A check that took so much longer than it may was not the worker's fault: we did not run. */
-const ASLEEP_MS = 1000;
 const REPLACE_AGAIN_MS = 30_000;
 const LONGEST_REPLACE_AGAIN_MS = 600_000;
 const LOCK_POLL_MS = 100;
@@ -50,6 +49,7 @@ const SHOWN_LINES = 5;
 /** A worker that serves, as supervision knows it. */
 interface Watched {
   worker: Worker;
+  line: LifeLine | undefined;
   /** Something is being done about it. */
   busy: boolean;
   deaths: number[];
@@ -70,19 +70,26 @@ export function supervise(needs: SupervisorNeeds): Supervisor {
     if (signal.aborted) return;
     const generation = serving();
     const ids = new Set(generation?.workers.map(({id}) => id));
-    for (const id of watched.keys()) if (!ids.has(id)) watched.delete(id);
+    for (const [id, one] of watched) {
+      if (ids.has(id)) continue;
+      letGo(one);
+      watched.delete(id);
+    }
     if (generation === undefined) return;
     for (const worker of generation.workers) {
       const known = watched.get(worker.id);
-      const one = known ?? {worker, busy: false, deaths: [], failedChecks: 0, nextCheck: performance.now() + Math.random() * needs.config().watch.checkMs, replaceAgain: REPLACE_AGAIN_MS, notReplacedBefore: 0};
+      const one: Watched = known ?? {worker, line: undefined, busy: false, deaths: [], failedChecks: 0, nextCheck: performance.now() + Math.random() * needs.config().watch.checkMs, replaceAgain: REPLACE_AGAIN_MS, notReplacedBefore: 0};
       if (known === undefined) watched.set(worker.id, one);
       if (one.busy) continue;
-      if (!isAlive(one.worker.process)) begin(one, () => revive(one, generation, needs));
+      one.line ??= openLifeLine(one.worker.process);
+      if (one.line?.isAlive() !== true) begin(one, () => revive(one, generation, needs));
       else if (performance.now() >= one.nextCheck) begin(one, () => examine(one, generation, needs));
     }
   };
   const begin = (one: Watched, work: () => Promise<void>): void => {
     one.busy = true;
+    // Whatever is found there next is a process of its own.
+    if (one.line?.isAlive() === false) letGo(one);
     const done = work().catch((error: unknown) => {
       if (!signal.aborted) note(needs, `worker ${one.worker.slot + 1} on port ${one.worker.port}: ${asFailure(error).message}`);
     }).finally(() => {
@@ -96,8 +103,14 @@ export function supervise(needs: SupervisorNeeds): Supervisor {
     close: async () => {
       clearInterval(timer);
       await Promise.all(underWay);
+      for (const one of watched.values()) letGo(one);
     },
   };
+}
+
+function letGo(one: Watched): void {
+  one.line?.close();
+  one.line = undefined;
 }
 
 /** What serves, read again when another file stands there. */
@@ -123,13 +136,11 @@ function servingReader({config, ...needs}: SupervisorNeeds): () => Generation | 
 
 async function examine(one: Watched, {release}: Generation, needs: SupervisorNeeds): Promise<void> {
   const config = needs.config();
-  const began = performance.now();
   const result = await checkWorker(config, release, one.worker.port, needs.signal);
   const now = performance.now();
-  const slept = now - began > config.check.timeoutMs + ASLEEP_MS;
-  if (result.good || slept) {
+  if (result.good) {
     one.nextCheck = now + config.watch.checkMs;
-    if (result.good) [one.failedChecks, one.replaceAgain] = [0, REPLACE_AGAIN_MS];
+    [one.failedChecks, one.replaceAgain] = [0, REPLACE_AGAIN_MS];
     return;
   }
   one.nextCheck = now + Math.min(config.watch.checkMs, FAILED_CHECK_AGAIN_MS);
@@ -183,7 +194,7 @@ async function revive(one: Watched, generation: Generation, needs: SupervisorNee
 async function underLock<T>(needs: SupervisorNeeds, work: () => Promise<T>): Promise<T> {
   for (;;) {
     needs.signal.throwIfAborted();
-    if (needs.isBeforeSwitch()) return work();
+    if (needs.isBeforeStart()) return work();
     const lock = tryLock(deployLockPath(needs.config().stateDir), RESTARTING);
     if (isLock(lock)) {
       try {

@@ -1,4 +1,4 @@
-// `npm run bench [-- --only a,b --rounds 5]`: what a deploy costs, beside what cannot be avoided and what people use instead. The tables are Markdown.
+// `npm run bench [-- --only a,b --rounds 5 --deploys 1000]`: what a deploy costs, beside what cannot be avoided and what people use instead. The tables are Markdown.
 import {readFileSync} from 'node:fs';
 import {availableParallelism, cpus} from 'node:os';
 import {parseArgs} from 'node:util';
@@ -12,8 +12,9 @@ import {overhead} from './row-overhead.ts';
 import {requests} from './row-requests.ts';
 import {start} from './row-start.ts';
 import {tree} from './row-tree.ts';
+import {watching} from './row-watch.ts';
 
-const {values} = parseArgs({options: {only: {type: 'string', default: 'a,b,c,d,e,f,g'}, rounds: {type: 'string', default: '5'}}});
+const {values} = parseArgs({options: {only: {type: 'string', default: 'a,b,c,d,e,f,g,h'}, rounds: {type: 'string', default: '5'}, deploys: {type: 'string', default: '1000'}}});
 const rounds = Math.max(1, Number(values.rounds));
 const wanted = new Set(values.only.split(','));
 
@@ -40,6 +41,7 @@ if (wanted.has('c') || wanted.has('d')) {
 if (wanted.has('e')) await section('(e) Update and snapshot of a large tree', () => tree(rounds));
 if (wanted.has('f')) await section('(f) What people use instead', () => others(Math.min(rounds, 3)));
 if (wanted.has('g')) await section("(g) What a hook adds to a commit", commit);
+if (wanted.has('h')) await section('(h) What a running watch costs', () => watching(Math.max(5, Number(values.deploys))));
 progress(`took ${Math.round((performance.now() - began) / 1000)} s`);
 process.exit();
 

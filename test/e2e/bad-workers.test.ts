@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import {createServer, type Server} from 'node:net';
-import {readFileSync} from 'node:fs';
+import {existsSync, readFileSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {test, type TestContext} from 'node:test';
 import {isAlive} from '../support/leftovers.ts';
@@ -22,10 +22,11 @@ const CASES: readonly Bad[] = [
   {name: 'answers another body', behaviour: {health_body: 'starting up'}, exit: 8, says: /starting up/},
   {name: 'listens on another address', behaviour: {listen_host: '127.0.0.2'}, exit: 8, says: /./},
   {name: 'answers too late', behaviour: {health_delay_ms: 5000}, exit: 8, says: /./},
+  {name: 'answers well only every other time', behaviour: {bad_check_every: 2}, exit: 8, says: /./},
 ];
 
 test('a release whose workers are bad is refused with the reason, and the old one goes on', {timeout: 120_000}, async (t) => {
-  const site = await makeSite(t, {config: {check: {deadline: '1s', timeout: '400ms'}}});
+  const site = await makeSite(t, {config: {check: {deadline: '1s', timeout: '400ms', consecutive: 2}}});
   await site.deployed();
   const traffic = site.traffic({lanes: {upload: 0, freshPost: 0, keepAlivePost: 0}, everyMs: 25});
   for (const {name, behaviour, exit, says} of CASES) {
@@ -110,14 +111,36 @@ test('a stranger that answers on the port of a worker that does not listen is fo
   await site.settled({version: '1', outcome: 'aborted'});
 });
 
-test('the command cannot be started at all: 7', async (t) => {
+test('one bad worker of four: none of them goes live', async (t) => {
+  const site = await makeSite(t, {count: 4, config: {check: {deadline: '1s'}}});
+  await site.deployed();
+  const traffic = site.traffic({lanes: {upload: 0, freshPost: 0, keepAlivePost: 0}, everyMs: 25});
+  const mark = join(site.dir, 'the-bad-one');
+  await site.release('2', {health_status: 500, only_one: mark});
+  const end = await site.now();
+  assert.equal(end.exit, 8, end.stdout + end.stderr);
+  assert.match(end.result?.error ?? '', /status 500/);
+  assert.ok(existsSync(mark), 'one was bad');
+  assert.equal([...(end.result?.error ?? '').matchAll(/^worker \d/gm)].length, 1, 'and the others were not');
+  const report = await site.settled({version: '1', outcome: 'aborted', code: 'NEVER_HEALTHY', traffic});
+  assert.deepEqual(report?.versions, ['1']);
+});
+
+test('a command that cannot be started: 7, with its name', {timeout: 120_000}, async (t) => {
   const site = await makeSite(t);
   await site.deployed();
-  site.configure({workers: {command: ['/not/there', '{port}']}});
-  const end = await site.now();
-  assert.equal(end.exit, 7, end.stdout);
-  assert.match(end.result?.error ?? '', /\/not\/there/);
-  await site.settled({version: '1', outcome: 'aborted'});
+  const notExecutable = join(site.dir, 'not-executable');
+  const noProgram = join(site.dir, 'no-program');
+  writeFileSync(notExecutable, '#!/bin/sh\n', {mode: 0o644});
+  // The beginning of a program for another machine.
+  writeFileSync(noProgram, Buffer.from('7f454c4602010100000000000000000002005000', 'hex'), {mode: 0o755});
+  for (const command of ['/not/there', notExecutable, noProgram, site.dir]) {
+    site.configure({workers: {command: [command, '{port}']}});
+    const end = await site.now();
+    assert.equal(end.exit, 7, `${command}: ${end.stdout}${end.stderr}`);
+    assert.ok(end.result?.error?.includes(command), end.result?.error ?? '');
+    await site.settled({version: '1', outcome: 'aborted', code: 'START_FAILED'});
+  }
 });
 
 for (const [kind, check] of [['tcp', {http: null, body: null, tcp: true}], ['command', {http: null, body: null, command: ['/bin/sh', '-c', 'exit 0']}]] as const) {

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import {chmodSync, chownSync, copyFileSync, mkdirSync, readFileSync, readdirSync, renameSync, statSync, symlinkSync, truncateSync, writeFileSync} from 'node:fs';
+import {chmodSync, chownSync, copyFileSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {test, type TestContext} from 'node:test';
 import {crc32} from 'node:zlib';
 import {CLI, runCommand} from '../support/osyw.ts';
 import {makeSite} from '../support/site.ts';
+import {waitUntil} from '../support/wait-until.ts';
 
 const {version: VERSION} = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {version: string};
 const OTHER = VERSION.replaceAll(/\d/g, '6');
@@ -85,4 +86,22 @@ test('of another program, the code is not run', async (t) => {
   copyFileSync(command.cache, join(command.dir, 'kept'));
   writeFileSync(command.cli, `${readFileSync(command.cli, 'latin1')}\n//`, 'latin1');
   assert.equal(await version(command), VERSION);
+});
+
+test('a command that is replaced while it runs goes on as it began', async (t) => {
+  const site = await makeSite(t);
+  const command = installed(join(site.dir, 'command'));
+  assert.equal((await site.now([], {cli: command.cli})).exit, 0);
+  await site.release('2');
+  const gate = join(site.dir, 'gate');
+  site.configure({release: {build: [['/bin/sh', '-c', `until [ -e ${gate} ]; do sleep 0.02; done`]]}, bake: {for: '50ms'}, nginx: {probe: `${site.nginx.url}/`}});
+  const deploy = site.start(['now', '--json'], {cli: command.cli});
+  await waitUntil('the build', () => deploy.stdout().includes('"phase":"build","state":"began"'), {withinMs: 20_000});
+  // As an installer leaves it that got no further.
+  rmSync(command.dir, {recursive: true});
+  installed(join(site.dir, 'command'), 'throw new Error("another program");');
+  writeFileSync(gate, '');
+  const end = await deploy.ended;
+  assert.equal(end.exit, 0, end.stdout + end.stderr);
+  await site.settled({version: '2', outcome: 'deployed'});
 });

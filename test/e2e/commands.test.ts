@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import {existsSync, readdirSync, readFileSync, statSync} from 'node:fs';
+import {existsSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {test} from 'node:test';
 import {parse} from 'yaml';
@@ -124,6 +124,39 @@ test('rollback goes back release by release, never forth, without a build', asyn
   }
   await site.deployed();
   await site.settled({version: '3', traffic});
+});
+
+test('a rollback to what is damaged, or during a deploy, leaves what serves alone', async (t) => {
+  const site = await makeSite(t);
+  await site.deployed();
+  await site.release('2');
+  await site.deployed();
+  const traffic = site.traffic();
+  const tree = join(site.stateDir, 'releases', '000001');
+  renameSync(join(tree, 'worker.py'), join(site.dir, 'worker.py'));
+  const damaged = await site.run(['rollback', '--json']);
+  assert.equal(damaged.exit, 7, damaged.stdout + damaged.stderr);
+  await site.settled({version: '2', outcome: 'aborted', code: 'START_FAILED'});
+  renameSync(tree, `${tree}.away`);
+  const gone = await site.run(['rollback', '--json']);
+  assert.equal(gone.exit, 7, gone.stdout + gone.stderr);
+  assert.match(gone.result?.error ?? '', /000001 is not complete any more/);
+  await site.settled({version: '2', outcome: 'aborted', code: 'START_FAILED'});
+  renameSync(`${tree}.away`, tree);
+  renameSync(join(site.dir, 'worker.py'), join(tree, 'worker.py'));
+
+  const gate = join(site.dir, 'gate');
+  site.configure({release: {build: [['/bin/sh', '-c', `until [ -e ${gate} ]; do sleep 0.02; done`]]}});
+  await site.release('3');
+  const deploy = site.start(['now', '--json']);
+  await waitUntil('the build', () => deploy.stdout().includes('"phase":"build","state":"began"'), {withinMs: 20_000});
+  const during = await site.run(['rollback', '--json']);
+  assert.equal(during.exit, 4, during.stdout + during.stderr);
+  writeFileSync(gate, '');
+  assert.equal((await deploy.ended).exit, 0);
+  await site.settled({version: '3'});
+  assert.equal((await site.run(['rollback', '--to', '1', '--json'])).exit, 0, 'it was whole again');
+  await site.settled({version: '1', traffic});
 });
 
 test('history tells every end, newest first, in lines and for people', async (t) => {

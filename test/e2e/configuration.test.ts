@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import {chmodSync, mkdirSync, readFileSync, writeFileSync} from 'node:fs';
+import {chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {test} from 'node:test';
 import {runCommand} from '../support/osyw.ts';
 import {makeSite, type Settings} from '../support/site.ts';
+import {waitUntil} from '../support/wait-until.ts';
 
 const WRONG: readonly (readonly [name: string, settings: Settings, says: RegExp])[] = [
   ['an unknown key', {check: {helth: '/x'}}, /helth/],
@@ -112,4 +113,45 @@ test('no configuration anywhere: 3, with the places that were looked at', async 
   assert.match(end.result?.error ?? '', /\/etc\/osyw-deploy\/nowhere\.yaml/);
   const found = await runCommand(['config', 'check'], {cwd, env: {OSYW_DEPLOY_CONFIG: site.configFile}});
   assert.equal(found.exit, 0, found.stderr);
+});
+
+test('a configuration that is edited during a deploy counts for the next one', async (t) => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const gate = join(site.dir, 'gate');
+  for (const [version, spoil] of [
+    ['2', () => site.configure({workers: {count: 3, command: ['/not/there', '{port}']}, nginx: {file: join(site.dir, 'elsewhere.conf')}})],
+    ['3', () => writeFileSync(site.configFile, 'app: [this is not', {mode: 0o600})],
+    ['4', () => rmSync(site.configFile)],
+  ] as const) {
+    await site.release(version);
+    site.configure({release: {build: [['/bin/sh', '-c', `until [ -e ${gate} ]; do sleep 0.02; done; rm ${gate}`]]}});
+    const command = site.start(['now', '--json']);
+    await waitUntil('the build', () => command.stdout().includes('"phase":"build","state":"began"'), {withinMs: 20_000});
+    spoil();
+    writeFileSync(gate, '');
+    const end = await command.ended;
+    assert.equal(end.exit, 0, end.stdout + end.stderr);
+    if (version !== '2') assert.equal((await site.now()).exit, 3, 'the next one is refused, and nothing is touched');
+    site.forget();
+    await site.settled({version, outcome: 'deployed', workers: 2});
+  }
+});
+
+test('an application that is renamed in its configuration stops nobody, and takes nothing over', async (t) => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const traffic = site.traffic();
+  const workers = site.processes().map(({pid}) => pid);
+  site.configure({app: 'renamed'});
+  await site.release('2');
+  for (const command of ['now', 'restart', 'stop', 'recover']) {
+    const end = await site.run([command, '--json']);
+    if (command !== 'recover') assert.ok([2, 9, 12].includes(end.exit ?? 0), `${command}: ${end.exit} ${end.stdout}${end.stderr}`);
+    assert.deepEqual(site.processes().map(({pid}) => pid), workers, command);
+  }
+  site.forget();
+  await site.settled({version: '1', traffic});
+  await site.deployed();
+  await site.settled({version: '2'});
 });

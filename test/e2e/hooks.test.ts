@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import {execFile, execFileSync, spawn} from 'node:child_process';
-import {closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, readdirSync, readlinkSync, rmSync, writeFileSync, writeSync} from 'node:fs';
+import {closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, readlinkSync, rmSync, writeFileSync, writeSync} from 'node:fs';
 import {join} from 'node:path';
 import {describe, test, type TestContext} from 'node:test';
 import {setTimeout as pause} from 'node:timers/promises';
 import {leasePorts} from '../support/free-ports.ts';
+import {makeGate} from '../support/gate.ts';
 import {isAlive, parentOf, processesOf} from '../support/leftovers.ts';
 import {listens} from '../support/nginx-rig.ts';
 import {ownName} from '../support/own-account.ts';
@@ -55,19 +56,6 @@ const linesOf = (lines: readonly HistoryLine[], revision: string) => lines.filte
 
 /** The journal as it is now; the lines of a deploy that runs or ran last. */
 const journal = (site: Site) => readFileSync(join(site.stateDir, 'journal.ndjson'), 'utf8');
-
-/** A pipe at which a build waits; each opening lets one through, also one that comes only then. */
-function makeGate(t: TestContext, site: Site): {build: readonly string[]; open(): void; reached(): Promise<unknown>} {
-  const path = join(site.dir, 'gate');
-  execFileSync('mkfifo', ['-m', '666', path]);
-  const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
-  t.after(() => closeSync(fd));
-  return {
-    build: ['/usr/bin/head', '-c', '1', path],
-    open: () => void writeSync(fd, '.'),
-    reached: () => waitUntil('a build at the gate', () => processesOf(path).length > 0, PATIENCE),
-  };
-}
 
 for (const vcs of ['svn', 'git'] as const) {
   test(`${vcs}: a commit deploys itself, and is in the history with its sender`, async t => {

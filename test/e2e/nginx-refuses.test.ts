@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import {readFileSync, readdirSync, rmSync, writeFileSync} from 'node:fs';
 import {createServer, type Server} from 'node:net';
-import {dirname} from 'node:path';
+import {dirname, join} from 'node:path';
 import {test, type TestContext} from 'node:test';
 import {leasePorts} from '../support/free-ports.ts';
+import {childrenOf, isAlive} from '../support/leftovers.ts';
 import {makeSite, type Site} from '../support/site.ts';
+import {waitUntil} from '../support/wait-until.ts';
 
 /** `now` must end with 9, and with nginx's file byte for byte as it was. */
 async function refused(site: Site, says: RegExp): Promise<string> {
@@ -116,6 +118,83 @@ test('a master that does not answer: nothing that may still serve is stopped, an
   await site.deployed();
   await site.settled({version: '2', traffic});
 });
+
+test('an upstream file that nginx does not read refuses the switch, with the line to write', async (t) => {
+  const site = await makeSite(t);
+  const {conf} = site.nginx;
+  const text = readFileSync(conf, 'utf8');
+  // What it has loaded it goes on with; the next reload would not find the upstream, so somebody has put it elsewhere.
+  writeFileSync(conf, text.replace('include conf.d/*.conf;', 'upstream myweb { server 127.0.0.1:1; }'));
+  await refused(site, /nginx does not read .*myweb\.conf/);
+  await site.nothingRuns();
+  writeFileSync(conf, text);
+  await site.deployed();
+  await site.settled({version: '1'});
+});
+
+test('a master that was killed while its workers serve on: 9, nobody else is stopped, and a started nginx takes over', async (t) => {
+  const site = await makeSite(t);
+  await site.deployed();
+  await site.release('2');
+  const master = site.nginx.masterPid();
+  const orphans = childrenOf(master);
+  assert.equal(orphans.length, 2);
+  process.kill(master, 'SIGKILL');
+  t.after(() => orphans.forEach(({pid}) => isAlive(pid) && process.kill(pid, 'SIGKILL')));
+  await waitUntil('the master to end', () => !isAlive(master));
+  const traffic = site.traffic();
+  await refused(site, /nginx is not running/);
+  await site.settled({version: '1', outcome: 'aborted', code: 'SWITCH_REFUSED', traffic});
+  for (const {pid} of orphans) process.kill(pid, 'SIGQUIT');
+  await waitUntil('its workers to end', () => orphans.every(({pid}) => !isAlive(pid)));
+  await site.nginx.start();
+  await site.deployed();
+  await site.settled({version: '2'});
+});
+
+for (const [when, tells, exit] of [
+  ['is killed before it has reloaded', () => '', 9],
+  // Its workers of before are on their way out, those that follow have read the new file, and nobody is left to tell them of another.
+  ['is killed when its new workers run', (master: number, workers: readonly number[]) => `kill -HUP ${master}
+until [ "$(wc -w </proc/${master}/task/${master}/children)" -ge 4 ]; do :; done
+for pid in ${workers.join(' ')}; do until ! [ -e /proc/$pid ] || grep -q 'shutting down' /proc/$pid/cmdline; do :; done; done
+`, 12],
+] as const) {
+  test(`a master that ${when}: ${exit}, and nobody is stopped to whom its workers send requests`, {timeout: 180_000}, async (t) => {
+    const site = await makeSite(t);
+    await site.deployed();
+    await site.release('2');
+    const master = site.nginx.masterPid();
+    const workers = childrenOf(master).map(({pid}) => pid);
+    const script = join(site.dir, 'somebody.sh');
+    writeFileSync(script, `${tells(master, workers)}kill -KILL ${master}\n`);
+    site.configure({nginx: {reload: ['/bin/sh', script]}});
+    const orphans = new Set(workers);
+    const nginxEnds = async (): Promise<void> => {
+      for (const pid of orphans) if (isAlive(pid)) process.kill(pid, 'SIGQUIT');
+      await waitUntil('the workers of nginx to end', () => [...orphans].every((pid) => !isAlive(pid)), {withinMs: 20_000});
+    };
+    t.after(nginxEnds);
+    const traffic = site.traffic({lanes: {keepAliveGet: 0, keepAlivePost: 0}});
+    const command = site.start(['now', '--json']);
+    await waitUntil('the master to end', () => {
+      for (const {pid} of childrenOf(master)) orphans.add(pid);
+      return !isAlive(master);
+    }, {withinMs: 20_000, everyMs: 1});
+    const end = await command.ended;
+    assert.equal(end.exit, exit, end.stdout + end.stderr);
+    assert.equal((await site.run(['recover'])).exit, exit === 12 ? 12 : 0);
+    const answered = traffic.count();
+    await waitUntil('more traffic', () => traffic.count() > answered + 20);
+    assert.deepEqual((await traffic.stop()).failures, []);
+    await nginxEnds();
+    await site.nginx.start();
+    site.forget();
+    assert.equal((await site.run(['recover'])).exit, 0);
+    await site.deployed();
+    await site.settled({version: '2'});
+  });
+}
 
 test('a file with anything else and without our header is refused, and not touched', async (t) => {
   const text = 'upstream myweb { server 127.0.0.1:1; }\nupstream other { server 127.0.0.1:2; }\n';

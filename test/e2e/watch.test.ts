@@ -1,9 +1,16 @@
 import assert from 'node:assert/strict';
-import {readFileSync} from 'node:fs';
+import {spawnSync} from 'node:child_process';
+import {createHmac, randomUUID} from 'node:crypto';
+import {chmodSync, readFileSync, statSync, writeFileSync} from 'node:fs';
+import {request} from 'node:http';
+import {connect} from 'node:net';
 import {join} from 'node:path';
 import {test, type TestContext} from 'node:test';
+import {makeGate} from '../support/gate.ts';
 import {isAlive} from '../support/leftovers.ts';
 import type {CommandEnd, RunningCommand} from '../support/osyw.ts';
+import {get} from '../support/raw-http.ts';
+import {run} from '../support/run.ts';
 import {makeSite, present, type Site, type StatusWorker} from '../support/site.ts';
 import {waitUntil} from '../support/wait-until.ts';
 
@@ -69,7 +76,8 @@ for (const vcs of ['git', 'svn'] as const) {
     assert.equal(other.exit, 4, 'a second watch is one too many');
     await second.end();
     await site.settled({version: '2', traffic});
-    assert.deepEqual(await deploys(site), ['poll deployed', 'poll deployed']);
+    // What the first deploy did to the working copy may have made it look before the poll did.
+    for (const line of await deploys(site)) assert.match(line, /^(?:poll|watch) deployed$/);
   });
 }
 
@@ -165,4 +173,201 @@ test('now goes through the running watch, and shows what it shows without one', 
   assert.equal(back.exit, 0, back.stdout + back.stderr);
   await watch.end();
   await site.settled({version: '1'});
+});
+
+for (const vcs of ['git', 'svn'] as const) {
+  test(`${vcs}: a hook's request is taken at once, and the working copy tells of a person's update`, {timeout: LONG_MS}, async t => {
+    const site = await makeSite(t, {vcs});
+    await site.deployed();
+    const hook = await site.run(['hook', 'install', '--repository', (vcs === 'svn' ? site.svn : site.git).repository]);
+    assert.equal(hook.exit, 0, hook.stdout + hook.stderr);
+    const watch = await watchOver(t, site);
+    await site.release('2');
+    await serves(site, '2');
+    await quiet(site);
+    assert.equal((await deploys(site))[0], 'hook deployed');
+    const uninstalled = await site.run(['hook', 'uninstall', '--repository', (vcs === 'svn' ? site.svn : site.git).repository]);
+    assert.equal(uninstalled.exit, 0, uninstalled.stdout + uninstalled.stderr);
+    await quiet(site);
+    await site.release('3');
+    await run(vcs === 'svn' ? 'svn' : 'git', vcs === 'svn' ? ['update', '-q', site.workingCopy] : ['-C', site.workingCopy, 'pull', '-q', site.git.url, 'main'], {cwd: site.dir});
+    await serves(site, '3');
+    await quiet(site);
+    assert.deepEqual((await deploys(site)).slice(0, 2), ['watch deployed', 'hook deployed']);
+    await watch.end();
+    await site.settled({version: '3'});
+  });
+}
+
+test('watch killed in a deploy: the site serves, and the next watch answers the request', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const gate = makeGate(t, site);
+  site.configure({release: {build: [gate.build]}});
+  const watch = await watchOver(t, site, {poll: '300ms'});
+  const traffic = site.traffic();
+  await site.release('2');
+  await gate.reached();
+  watch.child.kill('SIGKILL');
+  await watch.ended;
+  assert.equal(await site.version(), '1');
+  const next = await watchOver(t, site, {poll: '300ms'});
+  await gate.reached();
+  gate.open();
+  await serves(site, '2');
+  await quiet(site);
+  await next.end();
+  await site.settled({version: '2', traffic});
+});
+
+test('SIGTERM before the switch gives the deploy up, and the next watch makes it', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const gate = makeGate(t, site);
+  site.configure({release: {build: [gate.build]}});
+  const watch = await watchOver(t, site, {poll: '300ms'});
+  await site.release('2');
+  await gate.reached();
+  await watch.end();
+  assert.deepEqual((await site.history())[0]?.code, 'INTERRUPTED');
+  gate.open();
+  const next = await watchOver(t, site, {poll: '300ms'});
+  await serves(site, '2');
+  await quiet(site);
+  await next.end();
+  await site.settled({version: '2'});
+});
+
+test('a deploy through watch: Ctrl-C lets it go on, another is BUSY, workers are revived beside its build', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t, {count: 3});
+  await site.deployed();
+  const gate = makeGate(t, site);
+  const watch = await watchOver(t, site);
+  site.configure({release: {build: [gate.build]}});
+  await site.release('2');
+  const client = site.start(['now']);
+  await gate.reached();
+  const other = await site.now();
+  assert.deepEqual([other.exit, other.result?.code], [4, 'BUSY']);
+  const [victim] = await workers(site);
+  process.kill(present(victim, 'worker').pid, 'SIGKILL');
+  await waitUntil('the worker to be back beside the build', async () => (await workers(site))[0]?.state === 'healthy', SOON);
+  client.child.kill('SIGINT');
+  const end = await client.ended;
+  assert.equal(end.exit, 13);
+  assert.match(end.stderr, new RegExp(`The deploy goes on in \`osyw-deploy watch\` \\(pid ${watch.pid}\\)`));
+  gate.open();
+  await serves(site, '2');
+  await quiet(site);
+  await watch.end();
+  await site.settled({version: '2'});
+  assert.deepEqual(await deploys(site), ['manual deployed', 'manual deployed']);
+});
+
+test('SIGHUP reads the configuration again; a bad one is refused loudly and the old one stays', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t, {count: 2});
+  await site.deployed();
+  const watch = await watchOver(t, site, {poll: '300ms'});
+  const good = readFileSync(site.configFile, 'utf8');
+  writeFileSync(site.configFile, `${good}\nnonsense: true\n`);
+  watch.child.kill('SIGHUP');
+  await waitUntil('the refusal', () => watch.stderr().includes('The configuration of before stays in force'), SOON);
+  assert.match(watch.stderr(), /CONFIG_INVALID.*nonsense/s);
+  await site.release('2');
+  await serves(site, '2');
+  site.configure({workers: {count: 3}});
+  watch.child.kill('SIGHUP');
+  await waitUntil('the new configuration', () => watch.stdout().includes(`read ${site.configFile} again`), SOON);
+  await site.release('3');
+  await serves(site, '3');
+  await quiet(site);
+  await watch.end();
+  await site.settled({version: '3', workers: 3});
+});
+
+test('the words of an init script go through watch, which does not revive what was stopped', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const watch = await watchOver(t, site);
+  const stop = await site.run(['stop']);
+  assert.equal(stop.exit, 0, stop.stdout + stop.stderr);
+  await quiet(site);
+  assert.equal((await get(site.nginx.port, '/')).status, 502);
+  const start = await site.run(['start', '--json']);
+  assert.deepEqual([start.exit, start.result?.outcome], [0, 'deployed'], start.stdout + start.stderr);
+  const before = await workers(site);
+  const traffic = site.traffic();
+  const restart = await site.run(['restart', '--json']);
+  assert.equal(restart.exit, 0, restart.stdout + restart.stderr);
+  assert.ok((await workers(site)).every(({pid}) => !before.some(one => one.pid === pid)));
+  await watch.end();
+  await site.settled({version: '1', traffic});
+});
+
+test('the control socket: garbage, endless and idle clients, and another account', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const watch = await watchOver(t, site);
+  const path = join(site.dir, 'run', 'control.sock');
+  assert.equal(statSync(path).mode & 0o777, 0o600);
+  const say = (text: string) => new Promise<string>(resolve => {
+    let heard = '';
+    const socket = connect(path).on('data', part => (heard += part.toString('latin1'))).on('error', () => resolve(heard)).on('close', () => resolve(heard));
+    socket.write(text);
+  });
+  const post = (body: string, head = '') => say(`POST /run HTTP/1.1\r\nHost: x\r\nConnection: close\r\n${head}Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
+  for (const [what, answer] of [
+    ['nonsense', await say('nonsense\r\n\r\n')],
+    ['no JSON', await post('{')],
+    ['a list', await post('[]')],
+    ['null', await post('null')],
+    ['wrong types', await post(JSON.stringify({command: 1, options: {}, requestedBy: 'x', config: {file: 'x', changed: 'x'}}))],
+  ] as const) assert.match(answer, /^HTTP\/1\.1 400 /, what);
+  const request = (command: string, file = site.configFile) => JSON.stringify({command, options: {}, requestedBy: 'x', config: {file, changed: 'x'}});
+  assert.match(await post(request('now', '/etc/passwd')), /^HTTP\/1\.1 409 /, 'another configuration');
+  assert.match(await post(request('__proto__')), /^HTTP\/1\.1 409 /, 'no command');
+  assert.match(await post(`"${'x'.repeat(70_000)}"`), /^HTTP\/1\.1 413 /);
+  assert.match(await say('GET /run HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'), /^HTTP\/1\.1 405 /);
+  assert.match(await say('POST /etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n'), /^HTTP\/1\.1 404 /);
+  // Clients that say nothing are let go of, and keep nobody else out for longer than that.
+  const idle = Array.from({length: 100}, () => connect(path).on('error', () => undefined).resume());
+  await waitUntil('the idle ones to be let go of', () => idle.every(({closed}) => closed), SOON);
+  if (process.getuid?.() === 0) {
+    chmodSync(site.dir, 0o755);
+    const stranger = spawnSync('setpriv', ['--reuid', '65534', '--clear-groups', process.execPath, '-e', `require('net').connect(${JSON.stringify(path)}).on('error', error => console.log(error.code))`], {encoding: 'utf8'});
+    assert.equal(stranger.stdout.trim(), 'EACCES');
+  }
+  await site.release('2');
+  const end = await site.deployed();
+  assert.equal(end.result?.outcome, 'deployed');
+  await watch.end();
+  await site.settled({version: '2'});
+});
+
+test("a forge's signed delivery deploys, another one does not", {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const secret = 'a secret of sixteen and more';
+  const secretFile = join(site.dir, 'webhook.secret');
+  writeFileSync(secretFile, `${secret}\n`, {mode: 0o600});
+  const socket = join(site.dir, 'hook', 'webhook.sock');
+  site.configure({watch: {webhook: {listen: `unix:${socket}`, secret_file: secretFile}}});
+  const watch = await watchOver(t, site);
+  await site.release('2');
+  const deliver = (key: string) => new Promise<number>((resolve, reject) => {
+    const body = '{"ref":"refs/heads/main"}';
+    const outgoing = request({socketPath: socket, path: '/hook', method: 'POST', headers: {
+      'Content-Type': 'application/json', 'Content-Length': body.length, 'X-GitHub-Event': 'push', 'X-GitHub-Delivery': randomUUID(),
+      'X-Hub-Signature-256': `sha256=${createHmac('sha256', key).update(body).digest('hex')}`,
+    }}, answer => resolve(answer.resume().statusCode ?? 0)).on('error', reject);
+    outgoing.end(body);
+  });
+  assert.equal(await deliver('another secret altogether'), 401);
+  assert.equal(await deliver(secret), 202);
+  await serves(site, '2');
+  await quiet(site);
+  const [line] = await site.history();
+  assert.deepEqual([line?.trigger, line?.requested_by, line?.outcome], ['webhook', 'github', 'deployed']);
+  await watch.end();
+  await site.settled({version: '2'});
 });

@@ -57,8 +57,6 @@ interface Process {
 interface NginxGeneration {
   readonly workers: readonly ProcessIdentity[];
   readonly ports: readonly number[];
-  /** Somebody saw it live, so requests may be on their way through it. */
-  confirmed: boolean;
 }
 
 class Killed extends Error {}
@@ -103,7 +101,7 @@ export class World {
     const file = options.byHand ?? null;
     const ports = portsIn(file ?? '');
     for (const port of ports) this.processes.push({identity: this.#identity(), id: null, port, revision: 'by hand', comesBack: false, alive: true});
-    this.nginx = {file, now: {workers: [this.#identity(), this.#identity()], ports, confirmed: true}, old: [], late: undefined, mood: 'good'};
+    this.nginx = {file, now: {workers: [this.#identity(), this.#identity()], ports}, old: [], late: undefined, mood: 'good'};
     this.disk = {state: undefined, journal: undefined, history: [], drains: new Map(), releases: new Map(), workingCopy: null, spool: new Map()};
   }
 
@@ -149,7 +147,6 @@ export class World {
     this.timePasses();
     if (this.nginx.mood === 'refuses the test' || this.nginx.mood === 'refuses the reload' || this.nginx.mood === 'is down') return;
     this.#load(this.nginx.file);
-    this.nginx.now.confirmed = true;
   }
 
   /** What was under way in nginx comes to its end. */
@@ -163,17 +160,17 @@ export class World {
   reboot(): void {
     for (const process of this.processes) process.alive = process.id === null;
     this.#bootId = `boot-${this.#pids}`;
-    this.nginx = {...this.nginx, mood: 'good', late: undefined, old: [], now: {workers: [this.#identity()], ports: portsIn(this.nginx.file ?? ''), confirmed: true}};
+    this.nginx = {...this.nginx, mood: 'good', late: undefined, old: [], now: {workers: [this.#identity()], ports: portsIn(this.nginx.file ?? '')}};
   }
 
   nginxStops(): void {
-    this.nginx = {...this.nginx, mood: 'is down', late: undefined, old: [], now: {workers: [], ports: [], confirmed: true}};
+    this.nginx = {...this.nginx, mood: 'is down', late: undefined, old: [], now: {workers: [], ports: []}};
   }
 
   /** Does nothing to one that runs but to mend it. */
   nginxStarts(): void {
     if (this.nginx.mood === 'is down') this.#load(this.nginx.file);
-    this.nginx = {...this.nginx, mood: 'good', old: this.nginx.old.filter(({workers}) => workers.length > 0), now: {...this.nginx.now, confirmed: true}};
+    this.nginx = {...this.nginx, mood: 'good', old: this.nginx.old.filter(({workers}) => workers.length > 0), now: {...this.nginx.now}};
   }
 
   /** Runs one life of the deployer to its end, which is `killed` when the switch was set. */
@@ -202,7 +199,7 @@ export class World {
 
   #load(file: string | null): void {
     this.nginx.old.push(this.nginx.now);
-    this.nginx.now = {workers: [this.#identity(), this.#identity()], ports: portsIn(file ?? ''), confirmed: false};
+    this.nginx.now = {workers: [this.#identity(), this.#identity()], ports: portsIn(file ?? '')};
   }
 
   #isAlive(identity: ProcessIdentity): boolean {
@@ -234,7 +231,7 @@ export class World {
     }
     if (this.loaded.includes(port)) this.broken.push(`the worker on port ${port} was stopped while nginx's loaded configuration names it`);
     if (portsIn(this.nginx.file ?? '').includes(port)) this.broken.push(`the worker on port ${port} was stopped while the upstream file names it`);
-    if (this.options.flaws?.[revision] === undefined && !this.failing.has(revision) && this.nginx.old.some(({confirmed, ports}) => confirmed && ports.includes(port))) {
+    if (this.options.flaws?.[revision] === undefined && !this.failing.has(revision) && this.nginx.old.some(({ports}) => ports.includes(port))) {
       this.broken.push(`the worker on port ${port} was stopped while an nginx worker of before may still send requests to it`);
     }
     process.alive = false;
@@ -294,9 +291,9 @@ export class World {
         setFile(old);
         world.nginx.mood = 'good';
         hup();
+        life.look(world.nginx.old = []);
         throw new DeployError('SWITCH_REFUSED', 'nginx did not take the new configuration in time');
       }
-      world.nginx.now.confirmed = true;
       return {oldNginxWorkers: world.#oldNginxWorkers()};
     };
 
@@ -424,7 +421,6 @@ export class World {
           hup();
           if (world.nginx.mood === 'refuses the reload') throw new DeployError('STATE_UNCERTAIN', 'nginx did not reload');
           world.timePasses();
-          world.nginx.now.confirmed = true;
           return {oldNginxWorkers: world.#oldNginxWorkers()};
         }).catch(life.hangIfKilled),
         fileHash: () => life.look(hashOf(world.nginx.file)),

@@ -14,8 +14,11 @@ export function whyNoReboot(): string | undefined {
   return spawnSync('unshare', ['--mount', '--propagation', 'private', 'true']).status === 0 ? undefined : 'this machine allows no mount namespace';
 }
 
-/** The machine goes down at this instant and comes up again: every process of the site is gone, nginx runs, commands see another boot id. */
-export async function reboot(site: Site): Promise<void> {
+/**
+ * The machine goes down at this instant and comes up again: every process of the site is gone, nginx runs, commands see another boot id.
+ * `whileDown`: what happens to its disks before anything runs again.
+ */
+export async function reboot(site: Site, whileDown: () => void = () => {}): Promise<void> {
   await site.nginx.kill();
   await waitUntil('everything to be dead', () => {
     const left = site.processes();
@@ -25,5 +28,6 @@ export async function reboot(site: Site): Promise<void> {
   const bootId = join(site.dir, `boot-${randomUUID()}`);
   writeFileSync(bootId, `${randomUUID()}\n`);
   site.wrap(['unshare', '--mount', '--propagation', 'private', '--', 'sh', '-c', `mount --bind "$0" ${BOOT_ID} && exec "$@"`, bootId]);
+  whileDown();
   await site.nginx.start();
 }

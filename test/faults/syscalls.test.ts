@@ -27,6 +27,8 @@ interface Plan {
   readonly on: 'ours' | 'log' | 'all';
   /** How many runs the short size makes; the last call is among them, but where their number varies from run to run. */
   readonly short: number;
+  /** The first call that is met; 1 unless told. */
+  readonly from?: number;
   /** Every how manieth call the full size meets; 1 unless told. */
   readonly step?: number;
   /** The fault stays until the deploy has ended. In the short size it begins well before that end. */
@@ -64,7 +66,8 @@ const PLANS: readonly Plan[] = [
   {fault: 'EMFILE', call: 'openat', on: 'all', short: 2, step: 30},
   {fault: 'EMFILE', call: 'openat', on: 'log', short: 0},
   {fault: 'EMFILE', call: 'socketpair', on: 'all', short: 1},
-  {fault: 'EMFILE', call: 'pipe2', on: 'all', short: 1},
+  // Without the first three Node itself does not start.
+  {fault: 'EMFILE', call: 'pipe2', on: 'all', short: 1, from: 4},
   {fault: 'EMFILE', call: 'socket', on: 'all', short: 1},
 ];
 
@@ -119,11 +122,11 @@ function pathsOf(site: Site, {on, path}: Pick<Plan, 'on' | 'path'>): string[] {
 }
 
 /** Which calls of a deploy that meets no fault a plan can meet: from the first one on the state, for before it there is only Node itself. */
-function range(calls: readonly Call[], {call, on}: Plan, site: Site, paths: readonly string[]): {first: number; last: number} {
+function range(calls: readonly Call[], {call, on, from = 1}: Plan, site: Site, paths: readonly string[]): {first: number; last: number} {
   const firstOnState = calls.findIndex(({text}) => text.includes(site.stateDir));
   const named = (text: string) => paths.some(path => text.includes(`"${path}"`) || text.includes(`<${path}>`));
   const met = calls.flatMap(({name, main, text}, i) => main && name === call && (on === 'all' || named(text)) ? [i] : []);
-  return {first: met.filter(i => i < firstOnState).length + 1, last: met.length};
+  return {first: Math.max(from, met.filter(i => i < firstOnState).length + 1), last: met.length};
 }
 
 function spread(first: number, last: number, many: number): number[] {

@@ -1,11 +1,18 @@
 import assert from 'node:assert/strict';
+import {randomBytes} from 'node:crypto';
 import {existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync} from 'node:fs';
-import {createServer} from 'node:net';
+import {createServer as createHttpServer, type IncomingMessage, type ServerResponse} from 'node:http';
+import {createServer as createHttpsServer} from 'node:https';
+import {connect, createServer, type Socket} from 'node:net';
 import {join} from 'node:path';
 import {describe, it} from 'node:test';
 import {openWorkingCopy} from '../../../src/working-copy/open-working-copy.ts';
+import {leasePorts} from '../../support/free-ports.ts';
+import {listens} from '../../support/nginx-rig.ts';
+import {endChild, spawnBound} from '../../support/run.ts';
+import {waitUntil} from '../../support/wait-until.ts';
 import {failure} from './expect-failure.ts';
-import {BOTH, configFor, createRepository, git, never, scratch, svn, treeOf, type Repository} from './repositories.ts';
+import {BOTH, configFor, createRepository, git, never, scratch, sh, svn, treeOf, type Repository, type Vcs} from './repositories.ts';
 
 for (const vcs of BOTH) {
   describe(`working copy of ${vcs}`, () => {
@@ -330,6 +337,69 @@ for (const vcs of BOTH) {
       assert.deepEqual(Object.keys(treeOf(wc)), ['é.txt']);
     });
 
+    it('is of the revision that was asked for, whatever is committed meanwhile', async t => {
+      const {root, repository, wc, open} = set(t);
+      repository.commit({write: 'a', text: '0'});
+      await deploy(open());
+      const revision = repository.commit({write: 'a', text: '1'}, {write: 'gone', text: '1'});
+      const copy = open();
+      assert.equal(await copy.resolve(undefined, never), revision);
+      repository.commit({write: 'a', text: '2'}, {remove: 'gone'}, {write: 'late', text: '1'});
+      await copy.update(revision, never);
+      assertTree(repository, revision, root, wc);
+      repository.commit({write: 'a', text: '3'});
+      const out = join(root, 'out');
+      mkdirSync(out);
+      await copy.exportTo(out, revision, never);
+      assert.deepEqual(treeOf(out), treeOf(wc));
+    });
+
+    it('is whole after its connections were cut, in the first checkout and in an update', async t => {
+      const {root, repository, config, wc} = set(t);
+      const line = await serveBehindWire(t, vcs, root);
+      const open = () => openWorkingCopy({...config, source: {...config.source, url: line.url, timeoutMs: 8000}});
+      // What does not compress, so that there is much to be cut.
+      const files = () => Array.from({length: 40}, (_, i) => ({write: `d${i % 7}/f${i}`, text: randomBytes(6000).toString('base64')}));
+      for (const bytes of [30_000, 100_000]) {
+        const revision = repository.commit(...files());
+        const before = line.cuts();
+        line.cutAfter(bytes);
+        // It may also get there by itself, a piece in each attempt.
+        await deploy(open()).catch(failure('UPDATE_FAILED'));
+        assert.ok(line.cuts() > before, 'it was cut');
+        line.cutAfter(Infinity);
+        assert.equal(await deploy(open()), revision);
+        assertTree(repository, revision, root, wc);
+      }
+    });
+
+    it('ends at the deadline when the server says one byte at a time', async t => {
+      const {root, repository, config} = set(t);
+      repository.commit({write: 'a', text: '1'});
+      const line = await serveBehindWire(t, vcs, root);
+      line.trickle(100);
+      const begun = performance.now();
+      await assert.rejects(deploy(openWorkingCopy({...config, source: {...config.source, url: line.url, timeoutMs: 1000}})), failure('UPDATE_FAILED', 'source.timeout'));
+      assert.ok(performance.now() - begun < 10_000);
+    });
+
+    it('asks no person for a password or for trust', async t => {
+      const {root, config} = set(t);
+      sh('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=localhost', '-keyout', join(root, 'key.pem'), '-out', join(root, 'cert.pem')]);
+      const refuse = (_: IncomingMessage, answer: ServerResponse) => answer.writeHead(401, {'WWW-Authenticate': 'Basic realm="osyw"'}).end();
+      const servers = [['http', createHttpServer(refuse)], ['https', createHttpsServer({key: readFileSync(join(root, 'key.pem')), cert: readFileSync(join(root, 'cert.pem'))}, refuse)]] as const;
+      for (const [scheme, server] of servers) {
+        await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
+        t.after(() => server.close());
+        const address = server.address();
+        assert.ok(typeof address === 'object' && address !== null);
+        const begun = performance.now();
+        const copy = openWorkingCopy({...config, source: {...config.source, url: `${scheme}://127.0.0.1:${address.port}/x`, timeoutMs: 20_000}});
+        await assert.rejects(copy.resolve(undefined, never), error => failure('UPDATE_FAILED')(error) && !(error as Error).message.includes('source.timeout'), scheme);
+        assert.ok(performance.now() - begun < 15_000, `${scheme}: nobody waited for an answer`);
+      }
+    });
+
     it('skips the update at the same revision', async t => {
       const {repository, wc, open} = set(t);
       repository.commit({write: 'a', text: '1'});
@@ -340,4 +410,69 @@ for (const vcs of BOTH) {
       assert.equal(statSync(database).mtimeMs, before);
     });
   });
+}
+
+interface Wire {
+  /** The repository's, behind the wire. */
+  readonly url: string;
+  /** Every connection is reset after so many bytes of the server's. */
+  cutAfter(bytes: number): void;
+  cuts(): number;
+  /** From now on the server's bytes come singly, so long apart. */
+  trickle(everyMs: number): void;
+}
+
+/** The repository below `root`, served by the system's own server behind a wire that the test can cut. */
+async function serveBehindWire(t: {after(fn: () => Promise<void>): void}, vcs: Vcs, root: string): Promise<Wire> {
+  const lease = await leasePorts(1);
+  const port = lease.first;
+  const [file, args]: [string, string[]] = vcs === 'svn'
+    ? ['/usr/bin/svnserve', ['--daemon', '--foreground', '--listen-host', '127.0.0.1', '--listen-port', String(port), '--root', root]]
+    : ['/usr/lib/git-core/git-daemon', ['--reuseaddr', '--export-all', '--listen=127.0.0.1', `--port=${port}`, `--base-path=${root}`, root]];
+  const child = spawnBound(file, args, {stdio: 'ignore', env: {PATH: '/usr/bin:/bin', HOME: '/nonexistent'}});
+  let [most, cuts, everyMs] = [Infinity, 0, 0];
+  const sockets = new Set<Socket>();
+  const wire = createServer({noDelay: true}, near => {
+    const far = connect({port, host: '127.0.0.1', noDelay: true});
+    for (const socket of [near, far]) sockets.add(socket.on('error', () => {}).on('close', () => void [near.destroy(), far.destroy()]));
+    near.pipe(far);
+    let left = most;
+    const held: Buffer[] = [];
+    far.on('data', (bytes: Buffer) => {
+      if (everyMs > 0) {
+        held.push(bytes);
+        return;
+      }
+      near.write(bytes.subarray(0, left));
+      left -= bytes.length;
+      if (left >= 0) return;
+      cuts++;
+      near.resetAndDestroy();
+    });
+    if (everyMs === 0) return;
+    const timer = setInterval(() => {
+      const [first] = held;
+      if (first === undefined) return;
+      near.write(first.subarray(0, 1));
+      if (first.length > 1) held[0] = first.subarray(1);
+      else held.shift();
+    }, everyMs);
+    near.once('close', () => clearInterval(timer));
+  });
+  t.after(async () => {
+    for (const socket of sockets) socket.destroy();
+    wire.close();
+    await endChild(child);
+    await lease.release();
+  });
+  await waitUntil('the server to listen', () => listens(port));
+  await new Promise<void>(resolve => wire.listen(0, '127.0.0.1', resolve));
+  const address = wire.address();
+  assert.ok(typeof address === 'object' && address !== null);
+  return {
+    url: `${vcs}://127.0.0.1:${address.port}/${vcs === 'svn' ? 'repo/trunk' : 'repo.git'}`,
+    cutAfter: bytes => void (most = bytes),
+    cuts: () => cuts,
+    trickle: ms => void (everyMs = ms),
+  };
 }

@@ -89,6 +89,20 @@ describe('git working copy', () => {
     assert.equal(await open({branch: 'topic/a'}).resolve(undefined, never), sha);
   });
 
+  it('leaves the work tree alone when the branch goes away after the question', async t => {
+    const {repository, wc, open, deploy} = set(t);
+    repository.commit({write: 'a', text: '1'});
+    await deploy();
+    const next = repository.commit({write: 'a', text: '2'});
+    const copy = open();
+    assert.equal(await copy.resolve(undefined, never), next);
+    git(repository.url, 'update-ref', '-d', 'refs/heads/main');
+    await assert.rejects(copy.update(next, never), failure('UPDATE_FAILED', 'main'));
+    assert.equal(readFileSync(join(wc, 'a'), 'utf8'), '1');
+    git(repository.url, 'update-ref', 'refs/heads/main', next);
+    assert.equal(await deploy(), next);
+  });
+
   it('refuses a commit that the branch does not reach', async t => {
     const {repository, open, deploy} = set(t);
     const base = repository.commit({write: 'a', text: '1'});

@@ -162,7 +162,7 @@ export function configFor(root: string, repository: {vcs: Vcs; url: string} | un
     },
     drain: {quietMs: 1000, deadlineMs: 5000},
     hook: {wait: false, waitTimeoutMs: 5000, supersede: false},
-    watch: {pollMs: 0, settleMs: 100, edits: false, checkMs: 1000, ...parts.watch},
+    watch: {pollMs: 0, settleMs: 100, edits: false, checkMs: 1000, webhook: undefined, ...parts.watch},
     stateDir: join(root, 'state'),
     runDir: join(root, 'run'),
   };

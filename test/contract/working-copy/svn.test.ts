@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import {spawn} from 'node:child_process';
-import {closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync, writeSync} from 'node:fs';
+import {closeSync, copyFileSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync, writeSync} from 'node:fs';
 import {createServer} from 'node:net';
 import {join} from 'node:path';
 import {describe, it} from 'node:test';
@@ -170,6 +170,43 @@ describe('svn working copy', () => {
     t.after(() => holder.kill('SIGKILL'));
     await new Promise(resolve => holder.stdout.once('data', resolve));
     assert.equal(await deploy(), next);
+  });
+
+  it('gives up on a database that stays busy, and goes on when it is free', async t => {
+    const {repository, config, wc, deploy} = set(t);
+    repository.commit({write: 'a', text: '1'});
+    await deploy();
+    const next = repository.commit({write: 'a', text: '2'});
+    const holder = spawn('python3', ['-c', 'import sqlite3,sys; c=sqlite3.connect(sys.argv[1],isolation_level=None); c.execute("begin exclusive"); print("held",flush=True); sys.stdin.read()', join(wc, '.svn/wc.db')], {stdio: ['pipe', 'pipe', 'inherit']});
+    t.after(() => holder.kill('SIGKILL'));
+    await new Promise(resolve => holder.stdout.once('data', resolve));
+    const impatient = openWorkingCopy({...config, source: {...config.source, timeoutMs: 1500}});
+    await assert.rejects(deploy(impatient), failure('UPDATE_FAILED'));
+    assert.equal(readFileSync(join(wc, 'a'), 'utf8'), '1');
+    const ended = new Promise(resolve => holder.once('close', resolve));
+    holder.stdin.end();
+    await ended;
+    assert.equal(await deploy(), next);
+  });
+
+  it('waits for the lock of a living svn, then names it', async t => {
+    const {root, repository, config, wc, deploy} = set(t);
+    repository.commit({write: 'a', text: '1'});
+    await deploy();
+    repository.commit({write: 'a', text: '2'});
+    sql(wc, 'insert into wc_lock (wc_id, local_dir_relpath, locked_levels) values (1, \'\', -1);');
+    mkdirSync(join(root, 'bin'));
+    copyFileSync('/bin/sleep', join(root, 'bin/svn'));
+    const living = spawn(join(root, 'bin/svn'), ['60'], {cwd: wc, stdio: 'ignore'});
+    t.after(() => living.kill('SIGKILL'));
+    const impatient = openWorkingCopy({...config, source: {...config.source, timeoutMs: 1500}});
+    await assert.rejects(deploy(impatient), failure('UPDATE_FAILED', String(living.pid)));
+    assert.equal(readFileSync(join(wc, 'a'), 'utf8'), '1');
+    const ended = new Promise(resolve => living.once('close', resolve));
+    living.kill('SIGKILL');
+    await ended;
+    await deploy();
+    assert.equal(readFileSync(join(wc, 'a'), 'utf8'), '2');
   });
 
   it('expands keywords, and leaves externals out', async t => {

@@ -149,6 +149,26 @@ const CASES: readonly Case[] = [
   {situation: 'hook.wait_timeout that setTimeout cannot take', line: 9, by: section('hook: {wait_timeout: 25d}'), at: '10:22', says: /at most 24d/},
   {situation: 'hook.wait_timeout as a switch', line: 9, by: section('hook: {wait_timeout: true}'), at: '10:22', says: /hook\.wait_timeout is true; expected a number with a unit/},
 
+  ...['"unix:"', '0.0.0.0:8899', '192.0.2.1:8899', 'localhost:8899', '"*:8899"', '8899', '":8899"', '127.0.0.1', '127.0.0.1:0', '127.0.0.1:65536', '127.0.0.1:08899', '127.0.0.999:8899', '"::1:8899"', '"[::]:8899"', '127.0.0.1.example.org:8899',
+    'unix:webhook.sock', 'unix:/webhook.sock', 'unix:/run/../etc/x', 'unix://run/shop/x', 'unix:/run/shop/', `unix:/run/${'x'.repeat(103)}`, '/run/shop/webhook.sock'].map((listen): Case =>
+    ({situation: `watch.webhook.listen ${listen.slice(0, 30)}`, line: 9, by: section(`watch:\n  webhook:\n    listen: ${listen}`), at: '12:13', says: /watch\.webhook\.listen is .*; expected unix:.*, or a loopback address with a port/})),
+  {situation: 'watch.webhook.listen without a secret', line: 9, by: section('watch: {webhook: {listen: "127.0.0.1:8899"}}'), at: '10:27', says: /stands without watch\.webhook\.secret_file; expected both/},
+  {situation: 'watch.webhook.secret_file that is not there', line: 9, by: section('watch: {webhook: {listen: "unix:/run/shop/x", secret_file: /nonexistent/x}}'), at: '10:60', says: /secret_file is .* not there/},
+  {situation: 'watch.webhook.secret_file without listen', line: 9, by: section('watch: {webhook: {secret_file: /nonexistent/x}}'), at: '10:32', says: /stands without watch\.webhook\.listen; expected both/},
+  {situation: 'watch.webhook.listen on a port of the workers', line: 9, by: section('watch: {webhook: {secret_file: /etc/hostname, listen: "127.0.0.1:8811"}}'), at: '10:55', says: /names port 8811, one of workers\.ports/},
+  {situation: 'watch.webhook.group beside a port', line: 9, by: section('watch: {webhook: {listen: "[::1]:8899", group: root}}'), at: '10:48', says: /goes with a unix socket/},
+  {situation: 'watch.webhook.group that is not there', line: 9, by: section('watch: {webhook: {group: no-such-group}}'), at: '10:26', says: /no such group; expected one of \/etc\/group/},
+  ...['0o660', '0640', '432', '0777', 'rw', '0620'].map((mode): Case =>
+    ({situation: `watch.webhook.mode ${mode}`, line: 9, by: section(`watch: {webhook: {mode: ${mode}}}`), at: '10:25', says: /watch\.webhook\.mode is .*; expected 0600, 0660 or 0666/})),
+  ...['hook', '/', '//hook', '/hook/', '/a/../b', '/./a', '/hook?x', '"/h k"', '/%68ook', '/ä'].map((path): Case =>
+    ({situation: `watch.webhook.path ${path}`, line: 9, by: section(`watch: {webhook: {path: ${path}}}`), at: '10:25', says: /watch\.webhook\.path is .*; expected a path/})),
+  ...['0', '1023', '26m', '1g', '-1k', '1.5m', '99999999999'].map((max): Case =>
+    ({situation: `watch.webhook.max_body ${max}`, line: 9, by: section(`watch: {webhook: {max_body: ${max}}}`), at: '10:29', says: /watch\.webhook\.max_body is .*; expected a size from 1k to 25m/})),
+  ...['60', '0/m', '60/d', '60r/m', '-1/s', '10000/s', '1/'].map((rate): Case =>
+    ({situation: `watch.webhook.rate ${rate}`, line: 9, by: section(`watch: {webhook: {rate: ${rate}}}`), at: '10:25', says: /watch\.webhook\.rate is .*; expected a number a second, minute or hour/})),
+  {situation: 'typo in watch.webhook', line: 9, by: section('watch: {webhook: {listens: "127.0.0.1:8899"}}'), at: '10:19', says: /watch\.webhook\.listens is not a key.*did you mean listen\?/},
+  {situation: 'watch.webhook as a switch', line: 9, by: section('watch: {webhook: true}'), at: '10:18', says: /watch\.webhook is true; expected a map/},
+
   {situation: 'state inside the working copy', line: 9, by: section('state_dir: /srv/shop/copy/state'), at: '10:12', says: /inside source\.working_copy/},
   {situation: 'working copy inside the state', line: 9, by: section('state_dir: /srv/shop'), at: '10:12', says: /around source\.working_copy/},
   {situation: 'state in a top-level directory', line: 9, by: section('state_dir: /var'), at: '10:12', says: /below a top-level one/},
@@ -230,7 +250,7 @@ describe('what looks odd and is right', () => {
     ['JSON in env is no placeholder', 6, workers(`env: {A: '{"a": {"b": 1}}', B: '{}'}`)],
     ['a format string in the command', 5, '  command: [a, "%({x-forwarded-for}i)s", ""]'],
     ['bake and quiet of nothing', 9, section('bake: {for: 0s}\ndrain: {quiet: 0s}')],
-    ['empty sections', 9, section('check:\nbake:\ndrain:\nrelease:\nhook:')],
+    ['empty sections', 9, section('check:\nbake:\ndrain:\nrelease:\nhook:\nwatch:')], ['an empty webhook', 9, section('watch: {webhook: }')],
     ['every kind of path', 3, source('paths: ["src/**", "*.py", src, .env, "**", "{a,b}/*.[jt]s", "-x", "a b/é", "a@b", "50%", "...", "x/..y", "a!", "#a", "[!a]*"]')],
     ['no paths', 3, source('paths: []')],
     ['hooks that do not wait', 9, section('hook: {wait: false, wait_timeout: 90s, supersede: false}')],

@@ -8,6 +8,7 @@ import fc from 'fast-check';
 import {configHash} from '../../../src/config/config-hash.ts';
 import {loadConfig, parseConfig} from '../../../src/config/load-config.ts';
 import {DeployError} from '../../../src/errors.ts';
+import {groupName} from '../../../src/support/groups.ts';
 import {ownAccount} from '../../support/own-account.ts';
 import {ENV, FILE, MINIMAL, withLine} from './config-text.ts';
 
@@ -111,6 +112,16 @@ hook:
   wait_timeout: 2m
   supersede: true
 
+watch:
+  webhook:
+    listen: unix:/run/osyw-deploy/osyw/webhook.sock
+    path: /hook
+    secret_file: ${put('webhook', `${'a'.repeat(32)}\n${'b'.repeat(32)}\n`)}
+    mode: 0660
+    group: ${groupName(process.getgid?.() ?? 0)}
+    max_body: 512k
+    rate: 30/m
+
 state_dir: /var/lib/osyw-deploy/osyw
 run_dir: /run/osyw-deploy/osyw
 `;
@@ -148,7 +159,10 @@ describe('a valid configuration', () => {
       },
       drain: {quietMs: 60_000, deadlineMs: 300_000},
       hook: {wait: true, waitTimeoutMs: 120_000, supersede: true},
-      watch: {pollMs: 60_000, settleMs: 500, edits: false, checkMs: 5000},
+      watch: {pollMs: 60_000, settleMs: 500, edits: false, checkMs: 10_000, webhook: {
+        listen: {unix: '/run/osyw-deploy/osyw/webhook.sock', mode: 0o660, group: groupName(process.getgid?.() ?? 0)}, path: '/hook',
+        secretFile: join(directory, 'webhook'), maxBodyBytes: 512 * 1024, rate: {count: 30, perMs: 60_000},
+      }},
       stateDir: '/var/lib/osyw-deploy/osyw',
       runDir: '/run/osyw-deploy/osyw',
     });
@@ -180,7 +194,7 @@ describe('a valid configuration', () => {
       },
       drain: {quietMs: 60_000, deadlineMs: 300_000},
       hook: {wait: false, waitTimeoutMs: 300_000, supersede: false},
-      watch: {pollMs: 60_000, settleMs: 500, edits: false, checkMs: 5000},
+      watch: {pollMs: 60_000, settleMs: 500, edits: false, checkMs: 10_000, webhook: undefined},
       stateDir,
       runDir: root ? '/run/osyw-deploy/shop' : `${stateDir}/run`,
     });
@@ -306,6 +320,55 @@ describe('private files', () => {
   });
 });
 
+describe('the webhook', () => {
+  const SECRET = 'a1'.repeat(16);
+  const webhook = (...lines: string[]) => `${MINIMAL}watch:\n  webhook:\n${lines.map(line => `    ${line}\n`).join('')}`;
+  const withSecrets = (content: string | Uint8Array, mode?: number) => webhook('listen: 127.0.0.1:8899', `secret_file: ${put('secrets', content, mode)}`);
+
+  test('is on with listen and secret_file, and has a default for the rest', () => {
+    assert.deepEqual(parseConfig(withSecrets(SECRET), FILE, ENV).watch.webhook, {
+      listen: {host: '127.0.0.1', port: 8899}, path: '/hook', secretFile: join(directory, 'secrets'), maxBodyBytes: 1_048_576, rate: {count: 60, perMs: 60_000},
+    });
+    assert.equal(parseConfig(webhook('path: /x', 'rate: 1/s'), FILE, ENV).watch.webhook, undefined);
+  });
+
+  for (const mode of ['0600', '0660', '0666', '600', '"0660"']) {
+    test(`mode ${mode} is octal, as chmod takes it`, () => {
+      const {watch} = parseConfig(webhook('listen: unix:/run/shop/hook.sock', `secret_file: ${put('secrets', SECRET)}`, `mode: ${mode}`), FILE, ENV);
+      assert.deepEqual(watch.webhook?.listen, {unix: '/run/shop/hook.sock', mode: Number.parseInt(mode.replaceAll('"', ''), 8), group: undefined});
+    });
+  }
+
+  for (const [what, content] of [
+    ['one secret', `${SECRET}\n`], ['two of them', `${SECRET}\n${'b'.repeat(16)}\n`], ['CRLF', `${SECRET}\r\n${'b'.repeat(16)}\r\n`], ['no newline', SECRET],
+    ['a signing token', `whsec_${Buffer.alloc(32, 7).toString('base64')}\n`],
+  ] as const) {
+    test(`takes a file with ${what}`, () => assert.ok(parseConfig(withSecrets(content), FILE, ENV).watch.webhook));
+  }
+
+  for (const [what, content, says] of [
+    ['nothing', '\n', /is empty; expected one secret/], ['three lines', `${SECRET}\n${SECRET}\n${SECRET}`, /has 3 lines; expected one secret, or two/],
+    ['a short secret', 'geheim-geheim', /has a secret of 13 characters on line 1|has a secret of 13 characters; expected at least 16/],
+    ['a short second one', `${SECRET}\ngeheim`, /6 characters.* on line 2/], ['a space at the end', `${SECRET}geheim `, /a space at an end/],
+    ['a tab inside', `geheim\t${SECRET}`, /a control character/], ['bytes', new Uint8Array([255, 254, 65]), /is not UTF-8/],
+    ['half a signing token', 'whsec_geheim=geheim=geheim', /no base64 of at least 24 bytes/], ['a short signing token', 'whsec_Z2VoZWltZ2VoZWlt', /no base64 of at least 24 bytes/],
+    ['a diary', 'geheim'.repeat(1000), /6000 bytes/],
+  ] as const) {
+    test(`refuses a file with ${what}, and shows none of it`, () => {
+      const {message} = failure(() => parseConfig(withSecrets(content), FILE, ENV));
+      assert.match(message, new RegExp(`:13:18: watch\\.webhook\\.secret_file is ".*/secrets", which .*(?:${says.source})`));
+      assert.ok(message.includes(`secret_file: ${join(directory, 'secrets')}`), 'the line is shown as it stands');
+      assert.doesNotMatch(message, /geheim|Z2Vo|a1a1/);
+    });
+  }
+
+  for (const mode of [0o640, 0o604, 0o620]) {
+    test(`refuses a secret file of mode ${mode.toString(8)}`, () => {
+      assert.match(failure(() => parseConfig(withSecrets(SECRET, mode), FILE, ENV)).message, /watch\.webhook\.secret_file .* which others can use; expected mode 0600: chmod 600/);
+    });
+  }
+});
+
 describe('configHash', () => {
   const hashOf = (text: string) => configHash(parseConfig(text, FILE, ENV));
 
@@ -319,7 +382,7 @@ describe('configHash', () => {
   test('is the same whenever a deploy is due, and whoever is told of it', () => {
     const paths = (list: string) => withLine(3, `  working_copy: /srv/shop/copy\n  paths: ${list}`);
     for (const other of [
-      paths('["src/**"]'), paths('[]'), `${MINIMAL}hook: {wait: true}\n`, `${MINIMAL}hook: {wait_timeout: 1s}\n`, `${MINIMAL}hook: {supersede: true}\n`, `${MINIMAL}hook: {}\n`, `${MINIMAL}watch: {poll: 1s}\n`,
+      paths('["src/**"]'), paths('[]'), `${MINIMAL}hook: {wait: true}\n`, `${MINIMAL}hook: {wait_timeout: 1s}\n`, `${MINIMAL}hook: {supersede: true}\n`, `${MINIMAL}hook: {}\n`, `${MINIMAL}watch: {poll: 1s}\n`, `${MINIMAL}watch: {webhook: {rate: 1/s}}\n`,
     ]) assert.equal(hashOf(other), hashOf(MINIMAL), other);
     assert.notEqual(hashOf(withLine(3, '  working_copy: /srv/shop/copy\n  timeout: 3m')), hashOf(MINIMAL), 'the rest of source counts');
   });

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import {writeFileSync} from 'node:fs';
+import {join} from 'node:path';
 import {test} from 'node:test';
 import fc from 'fast-check';
 import {parseConfig} from '../../../src/config/load-config.ts';
 import {configAsObject, renderConfig} from '../../../src/config/render-config.ts';
+import {makeTempDir, removeTempDir} from '../../support/temp-dir.ts';
 import {ENV, FILE, MINIMAL, withLine} from './config-text.ts';
 
 test('what is rendered is the same configuration again', () => {
@@ -42,11 +45,29 @@ test('when a commit counts, and who is told of it, is rendered as it was written
   assert.deepEqual(Object.entries(shown['source'] ?? {}).find(([key]) => key === 'paths'), ['paths', config.source.paths]);
 });
 
+test('the webhook is rendered as it was written, and never its secret', t => {
+  const dir = makeTempDir();
+  t.after(() => removeTempDir(dir));
+  const file = join(dir, 'webhook');
+  writeFileSync(file, 'geheim'.repeat(4), {mode: 0o600});
+  for (const [listen, rest, shown] of [
+    ['unix:/run/shop/hook.sock', 'mode: 0600, rate: 9/h', {path: '/hook', mode: '0600', max_body: '1m', rate: '9/h'}],
+    ['127.0.0.1:8899', 'path: /a/b, max_body: 1500, rate: 2/s', {path: '/a/b', max_body: '1500', rate: '2/s'}],
+    ['[::1]:8899', 'max_body: 64K', {path: '/hook', max_body: '64k', rate: '60/m'}],
+  ] as const) {
+    const config = parseConfig(`${MINIMAL}watch: {webhook: {listen: "${listen}", secret_file: ${file}, ${rest}}}\n`, FILE, ENV);
+    assert.deepEqual(parseConfig(renderConfig(config), FILE, ENV), config);
+    assert.deepEqual(configAsObject(config)['watch'], {poll: '1m', settle: '500ms', check: '10s', webhook: {listen, secret_file: file, ...shown}});
+    assert.doesNotMatch(renderConfig(config), /geheim/);
+  }
+});
+
 test('the object has the keys of the file, and leaves out what has no value', () => {
   const shown = configAsObject(parseConfig(MINIMAL, FILE, ENV));
   assert.deepEqual(Object.keys(shown), ['app', 'source', 'release', 'workers', 'check', 'bake', 'nginx', 'drain', 'hook', 'watch', 'state_dir', 'run_dir']);
   assert.deepEqual(shown['source'], {working_copy: '/srv/shop/copy', timeout: '2m', paths: []});
   assert.deepEqual(shown['drain'], {quiet: '1m', deadline: '5m'});
   assert.deepEqual(shown['hook'], {wait: false, wait_timeout: '5m', supersede: false});
+  assert.deepEqual(shown['watch'], {poll: '1m', settle: '500ms', check: '10s'});
   assert.deepEqual(JSON.parse(JSON.stringify(shown)), shown);
 });

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import {randomUUID} from 'node:crypto';
-import {spawn, type ChildProcess} from 'node:child_process';
+import {spawn, spawnSync, type ChildProcess} from 'node:child_process';
 import {after, test} from 'node:test';
+import {fileURLToPath} from 'node:url';
 import {identify, isAlive, bootId} from '../../../src/workers/process-identity.ts';
 import {stopWorker} from '../../../src/workers/stop-workers.ts';
 import {descendants, markedProcesses, WORKER_MARK, workerTree} from '../../../src/workers/worker-tree.ts';
@@ -82,6 +83,14 @@ test('a pid that is somebody else\'s by now gets no signal', async () => {
   assert.ok(isAlive(self));
   assert.equal((await stopWorker({id: 'of/somebody/else', port: 8811, process: undefined}, AT_ONCE)).end, 'gone', 'a mark that is the beginning of another');
   assert.ok(isAlive(self));
+});
+
+test('a pid that the kernel has given to somebody else, who started a moment later', {skip: process.getuid?.() === 0 ? false : 'needs root for a pid namespace'}, async t => {
+  const script = fileURLToPath(new URL('recycle-pid.ts', import.meta.url));
+  const {status, stdout, stderr} = spawnSync('unshare', ['--pid', '--fork', '--kill-child', '--mount-proc', process.execPath, '--import', 'tsx', script], {encoding: 'utf8'});
+  if (/unshare: /.test(stderr)) return t.skip(stderr);
+  assert.equal(status, 0, stderr);
+  assert.deepEqual(JSON.parse(stdout), {samePid: true, end: 'gone', lives: true});
 });
 
 test('ourselves are never part of a tree', async () => {
