@@ -134,10 +134,10 @@ function createGit(root: string): Repository {
 }
 
 export interface ConfigParts {
+  readonly watch?: Partial<Config['watch']>;
   readonly source?: Partial<Config['source']>;
   readonly release?: Partial<Config['release']>;
   readonly workers?: Partial<Config['workers']>;
-  readonly watch?: Partial<Config['watch']>;
 }
 
 /** A configuration as the deployer would read it, below one directory. */
