@@ -14,6 +14,7 @@ import {asRestarted} from './state/restarts.ts';
 import {readDrains, takeDrain, writeDrain} from './state/drains.ts';
 import {beginJournal, continueJournal, readJournal} from './state/journal.ts';
 import {readState, writeState} from './state/state-file.ts';
+import {systemdRuns} from './support/systemd.ts';
 import {fileAgain, readSpool, unfile} from './trigger/request-spool.ts';
 import {findMaster, findMasters, hasPendingHup, isIdle, nginxChildren, orphansAmong, type NginxMaster} from './upstream/nginx-master.ts';
 import {probeThroughNginx} from './upstream/probe.ts';
@@ -21,11 +22,14 @@ import {isOwn, portsIn} from './upstream/render-upstream.ts';
 import {rehearseSwitch, reloadAsItStands, replaceUpstream, switchUpstream, writeUpstreamAhead, type Rehearsal} from './upstream/switch-upstream.ts';
 import {followLinks, hashOf, putBack, readUpstream} from './upstream/upstream-file.ts';
 import {waitDrained} from './upstream/wait-drained.ts';
+import {launchUnit} from './workers/launch-unit.ts';
 import {launchWorker, newWorkerId} from './workers/launch-worker.ts';
 import {listenersOn} from './workers/listeners.ts';
-import {isAlive} from './workers/process-identity.ts';
 import {areSpare, leasePorts} from './workers/spare-ports.ts';
+import {unitStopper} from './workers/stop-units.ts';
 import {stopWorker} from './workers/stop-workers.ts';
+import {unitOf} from './workers/unit-name.ts';
+import {isWorkerAlive} from './workers/worker-tree.ts';
 import {openWorkingCopy} from './working-copy/open-working-copy.ts';
 
 /** The real tools of one application. */
@@ -56,15 +60,21 @@ export function wire(config: Config, report: Report): DeployTools {
 }
 
 function realWorkers(config: Config): Workers {
-  const {ports, host, stop} = config.workers;
+  const {workers} = config;
+  const {ports, host, stop, runner} = workers;
+  const stopUnit = unitStopper({runDir: config.runDir, stop});
   return {
     leasePorts: (count, taken, after) => leasePorts({range: ports, host, count, taken, after: after ?? undefined}),
     answering: given => given.filter(port => listenersOn(host, port).length > 0),
     areSpare: given => areSpare(ports, host, given),
-    newId: (deploy, slot) => newWorkerId(config.app, deploy, slot),
-    launch: (release, plan) => launchWorker(config, release, plan),
-    stop: worker => stopWorker(worker, stop),
-    isAlive: worker => isAlive(worker.process) || isAlive(asRestarted(config.stateDir, worker).process),
+    newId: (deploy, slot) => newWorkerId(config.app, deploy, slot, runner),
+    launch: (release, plan) => workers.runner === 'systemd' ? launchUnit(config, workers, release, plan) : launchWorker(workers, release, plan),
+    // What runs was perhaps started under another configuration; its mark says how. Without systemd there is no unit any more.
+    stop: worker => {
+      const unit = unitOf(worker.id);
+      return unit === undefined || !systemdRuns() ? stopWorker(worker, stop) : stopUnit(worker, unit);
+    },
+    isAlive: worker => isWorkerAlive(worker) || isWorkerAlive(asRestarted(config.stateDir, worker)),
   };
 }
 
@@ -76,7 +86,7 @@ function realHealth(config: Config): Health {
     }),
     check: async (release, given) => {
       const worker = asRestarted(config.stateDir, given);
-      if (!isAlive(worker.process)) return {good: false, saw: `its process ${worker.process.pid} is dead`, listens: false};
+      if (!isWorkerAlive(worker)) return {good: false, saw: `its process ${worker.process.pid} is dead`, listens: false};
       const owner = portOwner(config.workers.host, worker.port, worker);
       if (owner.kind !== 'worker') return {good: false, saw: owner.kind === 'nobody' ? 'nothing listens' : 'a process that is not ours listens there', listens: owner.kind !== 'nobody'};
       return checkWorker(config, release, worker.port, new AbortController().signal);

@@ -22,8 +22,9 @@ const TOOLS = [
   {is: '/usr/bin/python3', has: () => existsSync('/usr/bin/python3'), from: 'python3'},
   {is: 'bottle for /usr/bin/python3', has: () => python('bottle'), from: 'python3-bottle'},
   {is: 'strace', has: found('strace'), from: 'strace'},
-  // For a test that is root's alone.
+  // For tests that are root's alone.
   {is: 'sudo', has: () => process.getuid() !== 0 || found('sudo')(), from: 'sudo'},
+  {is: 'systemd', has: () => process.getuid() !== 0 || existsSync('/lib/systemd/systemd'), from: 'systemd'},
   {is: 'gevent for /usr/bin/python3', has: () => python('gevent'), from: 'python3-gevent'},
 ];
 

@@ -1,9 +1,12 @@
 import {closeSync, constants, createReadStream, fstatSync, openSync, watch} from 'node:fs';
 import type {Config} from '../config/config.ts';
+import {defaultWorkerLog} from '../config/places.ts';
 import type {Generation} from '../deploy/deployment.ts';
 import {DeployError, errnoOf} from '../errors.ts';
 import {readState} from '../state/state-file.ts';
 import {plainText} from '../support/plain-text.ts';
+import {followJournal, journalOf} from '../workers/unit-journal.ts';
+import {unitOf} from '../workers/unit-name.ts';
 import {fillIn} from '../workers/worker-environment.ts';
 import {lastLines} from '../workers/worker-log.ts';
 import type {Context} from './context.ts';
@@ -12,18 +15,36 @@ import type {Context} from './context.ts';
 export async function logs({loadConfig, output, signal}: Context, {lines, follow}: {lines: number; follow: boolean}): Promise<number> {
   const config = loadConfig();
   const {serving} = readState(config.stateDir);
-  if (serving === null) throw new DeployError('USAGE', 'nothing serves, so there is no worker whose output could be shown', {hint: `Older output stands in ${config.workers.log}.`});
-  const files = logFiles(config, serving);
-  const label = (path: string, line: string) => `${files.length === 1 ? '' : `${path.split('/').at(-1)}: `}${plainText(line)}\n`;
-  for (const path of files) {
-    for (const line of lastLines(path, 0, lines)) output.out(label(path, line));
+  if (serving === null) throw new DeployError('USAGE', 'nothing serves, so there is no worker whose output could be shown', {hint: `Older output stands in ${config.workers.log ?? 'the journal'}.`});
+  const logs = logsOf(config, serving);
+  const label = (name: string, line: string) => `${logs.length === 1 ? '' : `${name}: `}${plainText(line)}\n`;
+  for (const {name, last} of logs) {
+    for (const line of await last(lines)) output.out(label(name, line));
   }
-  if (follow) await Promise.all(files.map(path => followFile(path, line => output.out(label(path, line)), signal)));
+  if (follow) await Promise.all(logs.map(({name, come}) => come(line => output.out(label(name, line)), signal)));
   return 0;
 }
 
-function logFiles(config: Config, {release, workers}: Generation): string[] {
-  return [...new Set(workers.map(({port}) => fillIn(config.workers.log, {port, release: release.id, revision: release.revision})))];
+/** What the output of one or more workers is kept in. */
+interface Log {
+  readonly name: string;
+  readonly place: string;
+  last(count: number): Promise<readonly string[]>;
+  /** Shows what is appended from now on, until the signal. */
+  come(show: (line: string) => void, signal: AbortSignal): Promise<void>;
+}
+
+function logsOf({workers: {log, runner}, stateDir}: Config, {release, workers}: Generation): Log[] {
+  const logs = workers.map(({id, port}): Log => {
+    const unit = unitOf(id);
+    if (unit !== undefined && (log === undefined || runner === 'process')) {
+      const {place, lastLines: last} = journalOf(unit);
+      return {name: `worker-${port}`, place, last, come: (show, signal) => followJournal(unit, show, signal)};
+    }
+    const path = fillIn(log ?? defaultWorkerLog(stateDir), {port, release: release.id, revision: release.revision});
+    return {name: path.split('/').at(-1) ?? path, place: path, last: count => Promise.resolve(lastLines(path, 0, count)), come: (show, signal) => followFile(path, show, signal)};
+  });
+  return [...new Map(logs.map(one => [one.place, one])).values()];
 }
 
 /** Shows what is appended from now on, until the signal. A file that gets shorter was rotated and is read from its start. */

@@ -12,6 +12,7 @@ import {readSpool} from '../trigger/request-spool.ts';
 import {formatDuration} from '../support/durations.ts';
 import {openConnections} from '../workers/connections.ts';
 import {isAlive} from '../workers/process-identity.ts';
+import {standings, type Standing} from '../workers/units.ts';
 import {wire} from '../wire.ts';
 import type {Context} from './context.ts';
 
@@ -51,14 +52,14 @@ async function look(config: Config) {
     app: config.app,
     serving: serving === null ? null : {
       release: serving.release.id, revision: serving.release.revision, since: serving.since,
-      workers: await Promise.all(serving.workers.map(worker => shownServing(worker, serving.release, tools.health.check))),
+      workers: await shownAll(serving.workers, async ({worker, standing}) => shownWorker(worker, standing, await stateOf(worker, standing, serving.release, tools.health.check))),
     },
-    draining: drains.map(({generation, since}) => ({
+    draining: await Promise.all(drains.map(async ({generation, since}) => ({
       release: generation.release.id, revision: generation.release.revision,
-      workers: generation.workers.map(worker => shownWorker(worker, isAlive(worker.process) ? 'draining' : 'dead')),
+      workers: await shownAll(generation.workers, ({worker, standing}) => shownWorker(worker, standing, standing.process === undefined ? 'dead' : 'draining')),
       connections: sum(generation, connections),
       since,
-    })),
+    }))),
     deploy,
     interrupted,
     pending: pending(config, filed),
@@ -66,13 +67,21 @@ async function look(config: Config) {
   };
 }
 
-async function shownServing(worker: Worker, release: Release, check: (release: Release, worker: Worker) => Promise<{good: boolean}>): Promise<ShownWorker> {
-  if (!isAlive(worker.process)) return shownWorker(worker, 'dead');
-  return shownWorker(worker, (await check(release, worker)).good ? 'healthy' : 'unhealthy');
+async function shownAll<T>(workers: readonly Worker[], show: (one: {worker: Worker; standing: Standing}) => T | Promise<T>): Promise<T[]> {
+  const all = await standings(workers);
+  return Promise.all(workers.flatMap((worker, i) => {
+    const standing = all[i];
+    return standing === undefined ? [] : [show({worker, standing})];
+  }));
 }
 
-function shownWorker(worker: Worker, state: ShownWorker['state']): ShownWorker {
-  return {port: worker.port, pid: worker.process.pid, state, started_at: worker.startedAt, restarts: worker.restarts ?? 0};
+async function stateOf(worker: Worker, {process, restarting}: Standing, release: Release, check: (release: Release, worker: Worker) => Promise<{good: boolean}>): Promise<ShownWorker['state']> {
+  if (process === undefined) return restarting ? 'starting' : 'dead';
+  return (await check(release, worker)).good ? 'healthy' : 'unhealthy';
+}
+
+function shownWorker(worker: Worker, {process = worker.process, restarts}: Standing, state: ShownWorker['state']): ShownWorker {
+  return {port: worker.port, pid: process.pid, state, started_at: worker.startedAt, restarts};
 }
 
 function sum(generation: Generation, connections: ReadonlyMap<number, number>): number {

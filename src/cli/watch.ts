@@ -92,7 +92,10 @@ export async function watch(context: Context): Promise<number> {
         webhook = webhook.then(async open => {
           await open?.close();
           return listenForForges(fresh, say);
-        }).catch((error: unknown) => void say(asFailure(error).message));
+        }).catch((error: unknown) => {
+          say(asFailure(error).message);
+          return undefined;
+        });
       }
       config = fresh;
       tools = wire(config, report);

@@ -1,4 +1,5 @@
 import type {Settings} from './schema.ts';
+import {shown} from './shown.ts';
 import {systemsOf} from './source-url.ts';
 import type {Path} from './yaml-tree.ts';
 
@@ -10,6 +11,14 @@ export interface Clash {
   /** `is …; expected …`, undefined when there is no clash. */
   readonly fault: (settings: Settings) => string | undefined;
 }
+
+/** What makes a unit a worker; a property of the user's would undo it. */
+const OWN_PROPERTIES = new Set([
+  'Type', 'Description', 'ExecStart', 'ExecStop', 'PIDFile', 'GuessMainPID', 'RemainAfterExit', 'BusName', 'DynamicUser', 'User', 'WorkingDirectory',
+  'Environment', 'EnvironmentFile', 'PassEnvironment', 'UnsetEnvironment', 'StandardInput', 'StandardOutput', 'StandardError', 'TTYPath',
+  'KillMode', 'KillSignal', 'RestartKillSignal', 'FinalKillSignal', 'SendSIGKILL', 'SendSIGHUP', 'TimeoutSec', 'TimeoutStartSec', 'TimeoutStopSec', 'TimeoutAbortSec',
+  'Restart', 'CollectMode', 'Delegate', 'MemoryMax', 'TasksMax',
+]);
 
 /** What two keys may not say together. The rules on directories that have defaults are in places.ts. */
 export const CLASHES: readonly Clash[] = [
@@ -27,6 +36,37 @@ export const CLASHES: readonly Clash[] = [
     needs: [['workers', 'count']],
     fault: ({workers: {pid_file: pidFile, count}}) => (pidFile !== undefined && count > 1 && !pidFile.includes('{port}')
       ? `is one file for ${count} workers; expected a name with {port}` : undefined),
+  },
+  {
+    at: ['workers', 'command'],
+    needs: [['workers', 'runner']],
+    // Systemd puts variables in where it finds a `$`; and when it reads a transient unit that it wrote down itself, after a daemon-reload,
+    // version 252 has a backslash before each of these. Seen with 252: `sh -c "a; b"` was `sh -c "a\; b"` at the next restart.
+    fault: ({workers: {command, runner}}) => {
+      const word = runner === 'systemd' ? command.find(one => /[$;`]/.test(one)) : undefined;
+      return word === undefined ? undefined : `has the word ${shown(word)}, and systemd does not keep a $, a ; or a \` as it is; expected it in a script that the command names`;
+    },
+  },
+  {
+    at: ['workers', 'pid_file'],
+    needs: [['workers', 'runner']],
+    fault: ({workers: {pid_file: pidFile, runner}}) => (runner === 'systemd' && pidFile?.includes('%') === true
+      ? `is ${shown(pidFile)}, and systemd does not keep a % as it is; expected a path without` : undefined),
+  },
+  {
+    at: ['workers', 'systemd'],
+    needs: [['workers', 'runner']],
+    fault: ({workers: {systemd, runner}}) => (runner !== 'systemd' && Object.values(systemd).some(value => value !== undefined)
+      ? 'goes with workers.runner: systemd; expected nothing beside runner: process' : undefined),
+  },
+  {
+    at: ['workers', 'systemd', 'properties'],
+    needs: [],
+    fault: ({workers: {systemd: {properties = {}}}}) => {
+      const own = Object.keys(properties).find(name => OWN_PROPERTIES.has(name));
+      const key = own === 'MemoryMax' ? 'workers.systemd.memory_max' : own === 'TasksMax' ? 'workers.systemd.tasks_max' : undefined;
+      return own === undefined ? undefined : `has ${own}, which osyw-deploy sets itself; expected ${key === undefined ? 'other properties of systemd' : `it as ${key}`}`;
+    },
   },
   {
     at: ['source', 'url'],

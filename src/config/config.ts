@@ -80,7 +80,29 @@ export interface ReleaseConfig {
   readonly keep: number;
 }
 
-export interface WorkersConfig {
+export type WorkersConfig = ProcessWorkers | SystemdWorkers;
+
+/** Workers that we start ourselves; nobody starts them again. */
+export interface ProcessWorkers extends CommonWorkers {
+  readonly runner: 'process';
+  readonly log: string;
+}
+
+/** Workers that are a transient unit of systemd each. */
+export interface SystemdWorkers extends CommonWorkers {
+  readonly runner: 'systemd';
+  /** Undefined: their output goes to the journal. */
+  readonly log: string | undefined;
+  readonly systemd: {
+    /** Of each worker, in systemd's words: `512M`, `20%`, `infinity`. */
+    readonly memoryMax: string | undefined;
+    readonly tasksMax: number | undefined;
+    /** Further properties of each unit, in systemd's words. */
+    readonly properties: Readonly<Record<string, string>>;
+  };
+}
+
+export interface CommonWorkers {
   readonly command: readonly string[];
   readonly count: number;
   readonly ports: {readonly first: number; readonly last: number};
@@ -89,8 +111,6 @@ export interface WorkersConfig {
   readonly envFile: string | undefined;
   readonly user: string | undefined;
   readonly pidFile: string | undefined;
-  readonly log: string;
-  readonly runner: 'process';
   readonly stop: {readonly signal: NodeJS.Signals; readonly timeoutMs: number};
 }
 

@@ -1,12 +1,12 @@
 import * as v from 'valibot';
 import {DeployError} from '../errors.ts';
 import {CLASHES} from './clashes.ts';
-import type {CheckConfig, Config, WebhookConfig} from './config.ts';
+import type {CheckConfig, Config, WebhookConfig, WorkersConfig} from './config.ts';
 import {findConfigFile} from './find-config.ts';
 import type {ConfigPlace} from './find-config.ts';
 import {withKnownKeys} from './known-keys.ts';
 import type {Refusal} from './known-keys.ts';
-import {defaultRunDir, defaultStateDir, findPlaceFaults} from './places.ts';
+import {defaultRunDir, defaultStateDir, defaultWorkerLog, findPlaceFaults} from './places.ts';
 import type {Operator} from './places.ts';
 import {renderProblems} from './problems.ts';
 import type {Problem} from './problems.ts';
@@ -130,19 +130,7 @@ function effective(settings: Settings, file: string, stateDir: string, operator:
       shared: release.shared,
       keep: release.keep,
     },
-    workers: {
-      command: workers.command,
-      count: workers.count,
-      ports: workers.ports,
-      host: workers.host,
-      env: workers.env,
-      envFile: workers.env_file,
-      user: workers.user,
-      pidFile: workers.pid_file,
-      log: workers.log ?? `${stateDir}/log/worker-{port}.log`,
-      runner: 'process',
-      stop: {signal: workers.stop.signal, timeoutMs: workers.stop.timeout},
-    },
+    workers: effectiveWorkers(workers, stateDir),
     check: effectiveCheck(settings.check),
     bake: {forMs: bake.for},
     nginx: {
@@ -162,6 +150,23 @@ function effective(settings: Settings, file: string, stateDir: string, operator:
     stateDir,
     runDir: settings.run_dir ?? defaultRunDir(app, stateDir, operator),
   };
+}
+
+function effectiveWorkers(workers: Settings['workers'], stateDir: string): WorkersConfig {
+  const common = {
+    command: workers.command,
+    count: workers.count,
+    ports: workers.ports,
+    host: workers.host,
+    env: workers.env,
+    envFile: workers.env_file,
+    user: workers.user,
+    pidFile: workers.pid_file,
+    stop: {signal: workers.stop.signal, timeoutMs: workers.stop.timeout},
+  };
+  if (workers.runner === 'process') return {...common, runner: 'process', log: workers.log ?? defaultWorkerLog(stateDir)};
+  const {memory_max: memoryMax, tasks_max: tasksMax, properties} = workers.systemd;
+  return {...common, runner: 'systemd', log: workers.log, systemd: {memoryMax, tasksMax, properties: properties ?? {}}};
 }
 
 function effectiveCheck(check: Settings['check']): CheckConfig {

@@ -1,6 +1,7 @@
 import {join} from 'node:path';
 import {accountOf, findAccount} from '../support/accounts.ts';
 import {findGroup} from '../support/groups.ts';
+import {SYSTEMD_RUNS, systemdRuns} from '../support/systemd.ts';
 import {examineEnvFile} from './env-file.ts';
 import {readRegularFile} from './regular-file.ts';
 import type {Settings} from './schema.ts';
@@ -33,6 +34,11 @@ export function defaultRunDir(app: string, stateDir: string, {uid}: Operator): s
   return uid === 0 ? `/run/osyw-deploy/${app}` : `${stateDir}/run`;
 }
 
+/** Where a worker's output goes that the configuration names no place for. */
+export function defaultWorkerLog(stateDir: string): string {
+  return `${stateDir}/log/worker-{port}.log`;
+}
+
 function absolute(path: string | undefined): string | undefined {
   return path?.startsWith('/') === true ? path : undefined;
 }
@@ -40,6 +46,7 @@ function absolute(path: string | undefined): string | undefined {
 export function findPlaceFaults(settings: Settings, valid: (path: Path) => boolean, operator: Operator): PlaceFault[] {
   return [
     ...accountFaults(settings, valid, operator),
+    ...(valid(['workers', 'runner']) ? runnerFaults(settings.workers.runner, operator) : []),
     ...(valid(['source', 'password_file']) ? privateFileFaults(['source', 'password_file'], settings.source.password_file) : []),
     ...(valid(['workers', 'env_file']) ? envFileFaults(settings.workers.env_file) : []),
     ...(valid(['watch', 'webhook']) ? webhookFaults(settings.watch.webhook) : []),
@@ -61,6 +68,13 @@ function accountFaults(settings: Settings, valid: (path: Path) => boolean, {uid}
     const own = accountOf(uid)?.name;
     return [{at, message: `is ${shown(user)}, but only root can start programs as another account; expected ${own === undefined ? '' : `${own} or `}nothing`}];
   });
+}
+
+function runnerFaults(runner: Settings['workers']['runner'], {uid}: Operator): PlaceFault[] {
+  if (runner !== 'systemd') return [];
+  const at = ['workers', 'runner'];
+  if (!systemdRuns()) return [{at, message: `is systemd, but systemd does not run here (there is no ${SYSTEMD_RUNS}); expected process`}];
+  return uid === 0 ? [] : [{at, message: 'is systemd, but only root may start units of the system; expected process'}];
 }
 
 function privateFileFaults(at: Path, path: string | undefined): PlaceFault[] {

@@ -51,6 +51,7 @@ export function configAsObject(config: Config): Record<string, unknown> {
       pid_file: workers.pidFile,
       log: workers.log,
       runner: workers.runner,
+      systemd: workers.runner === 'systemd' ? {memory_max: workers.systemd.memoryMax, tasks_max: workers.systemd.tasksMax, properties: workers.systemd.properties} : undefined,
       stop: {signal: workers.stop.signal, timeout: durationText(workers.stop.timeoutMs)},
     },
     check: checkAsObject(config.check),

@@ -7,7 +7,7 @@ import {shown} from './shown.ts';
 import {sourceUrlFault} from './source-url.ts';
 
 /** Maps whose scalars are text as written, so `1.10` and `yes` arrive as they stand in the file. */
-export const AS_WRITTEN = ['workers.env', 'check.headers', 'nginx.server'] as const;
+export const AS_WRITTEN = ['workers.env', 'workers.systemd.properties', 'check.headers', 'nginx.server'] as const;
 
 // Every message is a whole predicate, `is …; expected …`, that follows the name of the key.
 const expecting = (expected: string) => (issue: {input?: unknown}) => `is ${shown(issue.input)}; expected ${expected}`;
@@ -196,6 +196,20 @@ const rate = (() => {
   return v.pipe(text('a number a second, minute or hour, at most 9999, such as 60/m', value => parse(value) !== undefined), v.transform(value => parse(value) ?? {count: 0, perMs: 0}));
 })();
 
+const memoryMax = (() => {
+  const expected = 'the most memory of one worker, as systemd writes it: 512M, 2G, 20% or infinity';
+  return v.pipe(
+    scalar(expected, value => (/^([1-9]\d{0,15}[KMGT]?|[1-9]\d?%|100%|infinity)$/.test(value) ? undefined : `is ${shown(value)}; expected ${expected}`)),
+    v.description(expected),
+  );
+})();
+
+const unitProperties = v.record(
+  text('the name of a property of systemd such as ProtectSystem', name => /^[A-Z][A-Za-z0-9]{1,63}$/.test(name)),
+  scalar('text', value => (CONTROL.test(value) ? `is ${shown(value)}; expected text of one line` : undefined)),
+  expecting('a map of properties of systemd to texts: {ProtectSystem: strict}'),
+);
+
 const server = section({
   weight: v.optional(serverParameter('a whole number above 0', /^[1-9]\d{0,5}$/)),
   max_conns: v.optional(serverParameter('a whole number', /^\d{1,9}$/)),
@@ -267,12 +281,12 @@ export const settingsSchema = section({
     user: v.optional(account),
     pid_file: v.optional(filePathWithPlaceholders('/run/app_{port}.pid')),
     log: v.optional(filePathWithPlaceholders('/var/log/app/worker-{port}.log')),
-    runner: v.optional(v.pipe(
-      v.picklist(['process'], issue => (issue.input === 'systemd'
-        ? 'is systemd, which is not available in this version; use runner: process'
-        : expecting('process')(issue))),
-      v.description('process'),
-    ), 'process'),
+    runner: v.optional(oneOf(['process', 'systemd'], 'process or systemd (a transient unit each)'), 'process'),
+    systemd: v.optional(section({
+      memory_max: v.optional(memoryMax),
+      tasks_max: v.optional(wholeNumber(1, 4_194_304, 'a whole number above 0')),
+      properties: v.optional(unitProperties),
+    }), {}),
     stop: v.optional(section({
       signal: v.optional(oneOf(SIGNALS, SIGNALS.join(', ')), 'SIGTERM'),
       timeout: v.optional(duration(), '10s'),

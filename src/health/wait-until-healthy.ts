@@ -3,13 +3,12 @@ import type {Release, Worker} from '../deploy/deployment.ts';
 import {DeployError} from '../errors.ts';
 import {formatDuration} from '../support/durations.ts';
 import type {LaunchedWorker} from '../workers/launch-worker.ts';
-import {lastLines} from '../workers/worker-log.ts';
+import {outputEnd} from '../workers/worker-log.ts';
 import {checkWorker, repeatCheck, type CheckResult} from './check-worker.ts';
 import {listensOn, portOwner} from './port-owner.ts';
 
 /** How soon a port is asked again on which nothing listens yet, for each worker that starts: a refused connection costs next to nothing. */
 const NOT_LISTENING_POLL_MS = 3;
-const SHOWN_LINES = 15;
 /** One look takes a check and a pause at most; what goes beyond is time in which we did not run, and no worker's fault. */
 const LOOK_SLACK_MS = 1000;
 
@@ -89,8 +88,8 @@ async function untilHealthy(first: LaunchedWorker, needs: HealthNeeds, launchedT
       await relaunched();
       continue;
     }
-    if (ended) throw new UnhealthyWorker(everGood ? 'NEVER_HEALTHY' : 'START_FAILED', describeFailure(worker, needs, life.how, last));
-    if (late) throw new UnhealthyWorker('NEVER_HEALTHY', describeFailure(worker, needs, `was not healthy after ${formatDuration(performance.now() - began)}`, last));
+    if (ended) throw new UnhealthyWorker(everGood ? 'NEVER_HEALTHY' : 'START_FAILED', await describeFailure(worker, needs, life.how, last));
+    if (late) throw new UnhealthyWorker('NEVER_HEALTHY', await describeFailure(worker, needs, `was not healthy after ${formatDuration(performance.now() - began)}`, last));
     if (last?.good === true && owner?.kind === 'worker' && life.kind === 'running') {
       everGood = true;
       inARow++;
@@ -118,7 +117,7 @@ function untilNextCheck(worker: LaunchedWorker, ms: number, signal: AbortSignal)
   });
 }
 
-function describeFailure(worker: LaunchedWorker, {config, release}: HealthNeeds, how: string, last: CheckResult | undefined): string {
+async function describeFailure(worker: LaunchedWorker, {config, release}: HealthNeeds, how: string, last: CheckResult | undefined): Promise<string> {
   const {host} = config.workers;
   const life = worker.life();
   const lines = [`worker ${worker.slot + 1} on ${host}:${worker.port} of release ${release.id} (${release.revision}) ${how}`];
@@ -128,7 +127,5 @@ function describeFailure(worker: LaunchedWorker, {config, release}: HealthNeeds,
     if (elsewhere.length > 0) lines.push(`  it listens on ${elsewhere.map(({address, port}) => `${address}:${port}`).join(', ')}, not on ${host}:${worker.port}`);
   }
   lines.push(`  to repeat the check: ${repeatCheck(config.check, host, worker.port)}`);
-  const output = lastLines(worker.logFile, worker.logOffset, SHOWN_LINES);
-  lines.push(output.length === 0 ? `  it wrote nothing to ${worker.logFile}` : `  the end of its output, ${worker.logFile}:`, ...output.map(line => `  | ${line}`));
-  return lines.join('\n');
+  return [...lines, ...await outputEnd(worker.output)].join('\n');
 }

@@ -2,6 +2,7 @@ import {statSync} from 'node:fs';
 import {join} from 'node:path';
 import {setTimeout as delay} from 'node:timers/promises';
 import type {Config} from '../config/config.ts';
+import {defaultWorkerLog} from '../config/places.ts';
 import type {Generation, Worker} from '../deploy/deployment.ts';
 import {asFailure} from '../deploy/run.ts';
 import type {DeployTools} from '../deploy/tools.ts';
@@ -15,6 +16,9 @@ import {isCrashLoop, isHung, pauseBeforeRestart, recentDeaths} from '../supervis
 import type {LaunchedWorker} from '../workers/launch-worker.ts';
 import {openLifeLine, type LifeLine} from '../workers/life-line.ts';
 import {isAlive} from '../workers/process-identity.ts';
+import {journalOf} from '../workers/unit-journal.ts';
+import {unitOf} from '../workers/unit-name.ts';
+import {standings} from '../workers/units.ts';
 import {fillIn} from '../workers/worker-environment.ts';
 import {lastLines} from '../workers/worker-log.ts';
 
@@ -41,6 +45,7 @@ export interface Supervisor {
 /** The death of a process that is not our child is seen by looking. */
 const LOOK_MS = 200;
 const FAILED_CHECK_AGAIN_MS = 1000;
+const GIVEN_UP_PAUSE_MS = 5000;
 const REPLACE_AGAIN_MS = 30_000;
 const LONGEST_REPLACE_AGAIN_MS = 600_000;
 const LOCK_POLL_MS = 100;
@@ -173,9 +178,18 @@ async function revive(one: Watched, generation: Generation, needs: SupervisorNee
       return;
     }
     one.deaths = recentDeaths([...one.deaths, performance.now()], performance.now());
-    const pause = pauseBeforeRestart(one.deaths.length);
-    tellDeath(one, generation, pause, needs);
+    const isUnit = unitOf(worker.id) !== undefined;
+    const pause = isUnit ? 0 : pauseBeforeRestart(one.deaths.length);
+    await tellDeath(one, generation, pause, needs);
     if (isCrashLoop(one.deaths.length, Date.now() - Date.parse(generation.since))) needs.rollBack(generation.deploy, `worker ${worker.slot + 1} died ${one.deaths.length} times within a minute`);
+    if (isUnit) {
+      if (await isBackByItself(one, needs)) return;
+      note(needs, `systemd has given up on worker ${worker.slot + 1}; another one takes its place`);
+      askToReplace(one, needs);
+      await delay(GIVEN_UP_PAUSE_MS, undefined, {signal: needs.signal});
+      if (!isServing(one, needs)) return;
+      continue;
+    }
     await delay(pause, undefined, {signal: needs.signal});
     const launched = await underLock(needs, () => startAgain(one, generation, needs));
     if (launched === 'not ours any more') return;
@@ -188,6 +202,25 @@ async function revive(one: Watched, generation: Generation, needs: SupervisorNee
     }
     if (await isHealthySoon(one, launched, generation, needs)) return;
   }
+}
+
+/** Whether systemd, whose unit it is, has started it again and it listens, before `check.deadline`. */
+async function isBackByItself(one: Watched, needs: SupervisorNeeds): Promise<boolean> {
+  const {check, workers: {host}, stateDir} = needs.config();
+  for (let deadline = performance.now() + check.deadlineMs; performance.now() < deadline; await delay(LOOK_MS, undefined, {signal: needs.signal})) {
+    const [standing] = await standings([one.worker]);
+    if (standing === undefined || (standing.process === undefined && !standing.restarting)) return false;
+    const owner = portOwner(host, one.worker.port, {id: one.worker.id, process: standing.process});
+    if (standing.process === undefined || owner.kind !== 'worker') continue;
+    one.worker = {...one.worker, process: standing.process, startedAt: new Date().toISOString(), restarts: standing.restarts};
+    writeRestart(stateDir, one.worker.id, {process: standing.process, startedAt: one.worker.startedAt, restarts: standing.restarts});
+    return true;
+  }
+  return false;
+}
+
+function isServing({worker}: Watched, needs: SupervisorNeeds): boolean {
+  return readState(needs.config().stateDir).serving?.workers.some(({id}) => id === worker.id) === true;
 }
 
 /** Runs while nobody can switch to another generation. */
@@ -211,7 +244,7 @@ async function startAgain(one: Watched, {release}: Generation, needs: Supervisor
   const {worker} = one;
   const {stateDir} = needs.config();
   const tools = needs.tools();
-  if (readState(stateDir).serving?.workers.some(({id}) => id === worker.id) !== true) return 'not ours any more';
+  if (!isServing(one, needs)) return 'not ours any more';
   // What it left behind may sit on its port, and is nobody's.
   await tools.workers.stop(worker);
   if (!await tools.workers.areSpare([worker.port])) return 'port taken';
@@ -243,10 +276,13 @@ async function isHealthySoon(one: Watched, launched: LaunchedWorker, {release}: 
   }
 }
 
-function tellDeath({worker, deaths}: Watched, {release}: Generation, pause: number, needs: SupervisorNeeds): void {
-  const log = fillIn(needs.config().workers.log, {port: worker.port, release: release.id, revision: release.revision});
+async function tellDeath({worker, deaths}: Watched, {release}: Generation, pause: number, needs: SupervisorNeeds): Promise<void> {
+  const {workers: {log}, stateDir} = needs.config();
+  const unit = unitOf(worker.id);
+  const said = unit !== undefined && log === undefined ? await journalOf(unit).lastLines(SHOWN_LINES)
+    : lastLines(fillIn(log ?? defaultWorkerLog(stateDir), {port: worker.port, release: release.id, revision: release.revision}), 0, SHOWN_LINES);
   const again = pause === 0 ? 'it is started again' : `it is started again in ${formatDuration(pause)}, having died ${deaths.length} times within a minute`;
-  note(needs, [`worker ${worker.slot + 1} on port ${worker.port} (pid ${worker.process.pid}) of release ${release.id} died; ${again}`, ...lastLines(log, 0, SHOWN_LINES).map(line => `  | ${line}`)].join('\n'));
+  note(needs, [`worker ${worker.slot + 1} on port ${worker.port} (pid ${worker.process.pid}) of release ${release.id} died; ${again}`, ...said.map(line => `  | ${line}`)].join('\n'));
 }
 
 function note({tools}: SupervisorNeeds, text: string): void {

@@ -1,7 +1,7 @@
 import {spawn} from 'node:child_process';
 import {randomBytes} from 'node:crypto';
 import {closeSync, unlinkSync} from 'node:fs';
-import type {Config} from '../config/config.ts';
+import type {ProcessWorkers} from '../config/config.ts';
 import type {ProcessIdentity, Release, Worker} from '../deploy/deployment.ts';
 import {DeployError, errnoOf} from '../errors.ts';
 import {readRegularFile} from '../config/regular-file.ts';
@@ -10,8 +10,9 @@ import {findAccount} from '../support/accounts.ts';
 import {asUser} from '../support/as-user.ts';
 import {listenersOn, ownerAmong} from './listeners.ts';
 import {accountIdOf, bootId, hasEnvironmentLine, isAlive, processStat} from './process-identity.ts';
+import {UNIT_MARK} from './unit-name.ts';
 import {fillIn, workerEnvironment} from './worker-environment.ts';
-import {openWorkerLog} from './worker-log.ts';
+import {lastLines, openWorkerLog, type WorkerOutput} from './worker-log.ts';
 import {WORKER_MARK, markedProcesses} from './worker-tree.ts';
 
 export interface WorkerPlan {
@@ -27,8 +28,7 @@ export type WorkerLife =
 
 /** A worker that we started in this run of the deployer; it lives on without us. */
 export interface LaunchedWorker extends WorkerPlan {
-  readonly logFile: string;
-  readonly logOffset: number;
+  readonly output: WorkerOutput;
   /** How it stands at this instant. */
   life(): WorkerLife;
   /** As it is recorded; `process` is what we started, until the daemon it became is known. */
@@ -37,9 +37,9 @@ export interface LaunchedWorker extends WorkerPlan {
   onEnd(listener: () => void): void;
 }
 
-/** A fresh mark for a worker: nobody else can know it, so whoever carries it is ours. */
-export function newWorkerId(app: string, deploy: string, slot: number): string {
-  return `${app}/${deploy}/${slot}/${randomBytes(6).toString('hex')}`;
+/** A fresh mark for a worker: nobody else can know it, so whoever carries it is ours. It says by itself whether the worker is a unit. */
+export function newWorkerId(app: string, deploy: string, slot: number, runner: 'process' | 'systemd'): string {
+  return `${app}/${deploy}/${slot}/${runner === 'systemd' ? UNIT_MARK : ''}${randomBytes(6).toString('hex')}`;
 }
 
 /** How long a daemon may stay out of sight before its pid file is written: it has no mark when it overwrote its environment. */
@@ -50,8 +50,7 @@ const MOST_PID_FILE_BYTES = 64;
  * Starts one worker, detached for good: a session of its own, output by descriptor, nothing inherited but 0, 1 and 2.
  * Errors: START_FAILED when it cannot be started.
  */
-export async function launchWorker(config: Config, release: Release, plan: WorkerPlan): Promise<LaunchedWorker> {
-  const {workers} = config;
+export async function launchWorker(workers: ProcessWorkers, release: Release, plan: WorkerPlan): Promise<LaunchedWorker> {
   const account = workers.user === undefined ? undefined : findAccount(workers.user);
   const values = {port: plan.port, release: release.id, revision: release.revision};
   const pidFile = workers.pidFile === undefined ? undefined : fillIn(workers.pidFile, values);
@@ -63,7 +62,7 @@ export async function launchWorker(config: Config, release: Release, plan: Worke
   const startedAt = new Date().toISOString();
   const child = spawn(command.file, command.args, {
     cwd: release.dir,
-    env: workerEnvironment(config, values, plan.id, account),
+    env: workerEnvironment(workers, values, plan.id, account),
     detached: true,
     stdio: ['ignore', log.fd, log.fd],
   });
@@ -121,8 +120,7 @@ export async function launchWorker(config: Config, release: Release, plan: Worke
 
   return {
     ...plan,
-    logFile: log.path,
-    logOffset: log.offset,
+    output: {place: log.path, lastLines: count => Promise.resolve(lastLines(log.path, log.offset, count))},
     life,
     worker: () => ({slot: plan.slot, port: plan.port, id: plan.id, process: daemon ?? launcher, startedAt}),
     onEnd: listener => {

@@ -20,7 +20,7 @@ export interface StopResult {
 
 const POLL_MS = 10;
 /** A process that does not die of SIGKILL in this time is stuck in the kernel. */
-const KILL_TIMEOUT_MS = 5000;
+export const KILL_TIMEOUT_MS = 5000;
 
 /**
  * Stops one worker with all that belongs to it: the signal to its main process, the grace, then SIGKILL to whatever is left.
@@ -28,22 +28,32 @@ const KILL_TIMEOUT_MS = 5000;
  */
 export async function stopWorker(worker: StoppableWorker, stop: {signal: NodeJS.Signals; timeoutMs: number}): Promise<StopResult> {
   const result = {port: worker.port, pid: worker.process?.pid};
-  let tree = workerTree(worker);
+  const tree = workerTree(worker);
   if (tree.length === 0) return {...result, end: 'gone', left: []};
   const main = worker.process !== undefined && isAlive(worker.process) ? [worker.process] : tree;
   for (const identity of main) signalProcess(identity, stop.signal);
   await untilGone(main, stop.timeoutMs);
 
   // What the main process started may have joined since, or been handed to init: look again, by the mark.
-  tree = [...tree, ...workerTree(worker)].filter(isAlive);
-  if (tree.length === 0) return {...result, end: 'stopped', left: []};
-  for (const identity of tree) signalProcess(identity, 'SIGKILL');
-  await untilGone(tree, KILL_TIMEOUT_MS);
-  const left = tree.filter(isAlive).map(({pid}) => pid);
-  return {...result, end: left.length === 0 ? 'killed' : 'undead', left};
+  return killLeft({...result, end: 'stopped', left: []}, [...tree, ...workerTree(worker)]);
 }
 
-async function untilGone(identities: readonly ProcessIdentity[], timeoutMs: number): Promise<void> {
+/** Kills what is alive of these. `stopped` is the answer when that is nobody. */
+export async function killLeft(stopped: StopResult, tree: readonly ProcessIdentity[]): Promise<StopResult> {
+  const alive = tree.filter(isAlive);
+  if (alive.length === 0) return stopped;
+  for (const identity of alive) signalProcess(identity, 'SIGKILL');
+  await untilGone(alive, KILL_TIMEOUT_MS);
+  const left = alive.filter(isAlive).map(({pid}) => pid);
+  return {...stopped, end: left.length === 0 ? 'killed' : 'undead', left};
+}
+
+/** Whether they have all ended in this time. */
+export async function untilGone(identities: readonly ProcessIdentity[], timeoutMs: number): Promise<boolean> {
   const deadline = performance.now() + timeoutMs;
-  while (identities.some(isAlive) && performance.now() < deadline) await delay(POLL_MS);
+  while (identities.some(isAlive)) {
+    if (performance.now() >= deadline) return false;
+    await delay(POLL_MS);
+  }
+  return true;
 }

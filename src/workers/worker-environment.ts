@@ -1,4 +1,4 @@
-import type {Config} from '../config/config.ts';
+import type {CommonWorkers} from '../config/config.ts';
 import {readEnvFile} from '../config/env-file.ts';
 import type {Account} from '../support/accounts.ts';
 import {SYSTEM_PATH} from '../support/system-path.ts';
@@ -16,8 +16,7 @@ export function fillIn(text: string, values: Placeholders): string {
 }
 
 /** A worker's whole environment: from the configuration, and from nothing else. */
-export function workerEnvironment(config: Config, values: Placeholders, id: string, account: Account | undefined): Record<string, string> {
-  const {env, envFile} = config.workers;
+export function workerEnvironment({env, envFile}: CommonWorkers, values: Placeholders, id: string, account: Account | undefined): Record<string, string> {
   return {
     PATH: SYSTEM_PATH,
     HOME: account?.home ?? '/',

@@ -2,6 +2,22 @@ import {closeSync, constants, fchownSync, fstatSync, lstatSync, mkdirSync, openS
 import {dirname} from 'node:path';
 import {DeployError, messageOf} from '../errors.ts';
 
+/** Where the output of one worker can be read. */
+export interface WorkerOutput {
+  /** A file, or the command that shows it. */
+  readonly place: string;
+  /** The last lines that this worker wrote. */
+  lastLines(count: number): Promise<readonly string[]>;
+}
+
+const SHOWN_LINES = 15;
+
+/** The end of a worker's output, as lines of a failure's message. */
+export async function outputEnd({place, lastLines}: WorkerOutput): Promise<string[]> {
+  const lines = await lastLines(SHOWN_LINES);
+  return lines.length === 0 ? [`  it wrote nothing to ${place}`] : [`  the end of its output, ${place}:`, ...lines.map(line => `  | ${line}`)];
+}
+
 /** A descriptor that a worker's output is appended to, and how long the file was before. */
 export interface WorkerLog {
   readonly fd: number;
@@ -39,6 +55,11 @@ function isOursAlone(directory: string): boolean {
     if ((uid !== 0 && uid !== process.getuid?.()) || ((mode & 0o022) !== 0 && !sticky) || (mode & constants.S_IFMT) === constants.S_IFLNK) return false;
     if (path === '/') return true;
   }
+}
+
+/** Whether nobody but root can put anything into this directory, or another one in its place. */
+export function isRootsAlone(directory: string): boolean {
+  return isOursAlone(directory) && (lstatSync(directory).mode & 0o022) === 0;
 }
 
 /** What root opens where the worker's account may write, it opens with that account's rights: a link there leads no further than they do. */

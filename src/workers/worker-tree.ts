@@ -1,12 +1,26 @@
 import type {ProcessIdentity} from '../deploy/deployment.ts';
-import {allPids, childrenOf, identify, isAlive, processesWith, readProcFile} from './process-identity.ts';
+import {allPids, childrenOf, hasEnvironmentLine, identify, isAlive, processesWith, readProcFile} from './process-identity.ts';
+import {unitOf} from './unit-name.ts';
 
 /** The variable that marks every process of a worker, however far it moved from its parent. */
 export const WORKER_MARK = 'OSYW_WORKER_ID';
 
-/** All living processes that carry the mark of this worker. */
+/** All living processes that carry the mark of this worker, in their environment or as the unit whose cgroup they are in. */
 export function markedProcesses(id: string): ProcessIdentity[] {
-  return processesWith(`${WORKER_MARK}=${id}`);
+  const mark = `${WORKER_MARK}=${id}`;
+  const unit = unitOf(id);
+  if (unit === undefined) return processesWith(mark);
+  return allPids().filter(pid => pid !== process.pid && (isInUnit(pid, unit) || hasEnvironmentLine(pid, mark))).flatMap(pid => identify(pid) ?? []);
+}
+
+/** Whether this worker lives: its recorded process, or, as systemd starts a unit anew, whatever is in its place. */
+export function isWorkerAlive({id, process}: {id: string; process: ProcessIdentity}): boolean {
+  return isAlive(process) || (unitOf(id) !== undefined && markedProcesses(id).length > 0);
+}
+
+/** Source: cgroups(7), /proc/PID/cgroup; wherever the hierarchy is mounted, and whatever slice the unit is in. */
+function isInUnit(pid: number, unit: string): boolean {
+  return readProcFile(`/proc/${pid}/cgroup`)?.toString('latin1').split(/[\n/]/).includes(unit) === true;
 }
 
 /** Every living process that carries the mark of a worker of this application, whatever the state says of it. */

@@ -362,7 +362,7 @@ export class World {
           world.processes.push(process);
           const worker: Worker = {slot: plan.slot, port: plan.port, id: plan.id, process: identity, startedAt: new Date().toISOString()};
           return {
-            ...plan, logFile: '', logOffset: 0, worker: () => worker, onEnd: () => undefined,
+            ...plan, output: {place: '', lastLines: () => Promise.resolve([])}, worker: () => worker, onEnd: () => undefined,
             life: () => process.alive ? {kind: 'running', process: identity} : {kind: 'ended', how: 'exited with 1'},
           } satisfies LaunchedWorker;
         }),

@@ -3,7 +3,7 @@ import {chmodSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, r
 import {tmpdir} from 'node:os';
 import {dirname, join} from 'node:path';
 import {pathToFileURL} from 'node:url';
-import type {Config} from '../../../src/config/config.ts';
+import type {Config, ProcessWorkers} from '../../../src/config/config.ts';
 
 export type Vcs = 'svn' | 'git';
 export const BOTH: readonly Vcs[] = ['svn', 'git'];
@@ -137,7 +137,7 @@ export interface ConfigParts {
   readonly watch?: Partial<Config['watch']>;
   readonly source?: Partial<Config['source']>;
   readonly release?: Partial<Config['release']>;
-  readonly workers?: Partial<Config['workers']>;
+  readonly workers?: Partial<ProcessWorkers>;
 }
 
 /** A configuration as the deployer would read it, below one directory. */

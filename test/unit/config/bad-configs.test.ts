@@ -104,7 +104,19 @@ const CASES: readonly Case[] = [
   {situation: 'account that is not there', line: 6, by: workers('user: no-such-account'), at: '7:9', says: /workers\.user is "no-such-account", and this machine has no such account/},
   {situation: 'account by number', line: 6, by: workers('user: "0"'), at: '7:9', says: /no such account/},
   {situation: 'build account that is not there', line: 9, by: section('release: {build_user: no-such-account}'), at: '10:23', says: /no such account/},
-  {situation: 'systemd', line: 6, by: workers('runner: systemd'), at: '7:11', says: /not available in this version; use runner: process/},
+  {situation: 'an unknown runner', line: 6, by: workers('runner: docker'), at: '7:11', says: /workers\.runner is "docker"; expected process or systemd/},
+  {situation: 'limits of units for processes', line: 6, by: workers('systemd: {tasks_max: 64}'), at: '7:12', says: /workers\.systemd goes with workers\.runner: systemd/},
+  ...['0', '-1', '512m', '1.5G', '512 M', '120%', '"$(id)"'].map((most): Case =>
+    ({situation: `memory_max ${most}`, line: 6, by: workers(`systemd: {memory_max: ${most}}`), at: '7:25', says: /workers\.systemd\.memory_max is .*; expected the most memory of one worker, as systemd writes it: 512M/})),
+  {situation: 'tasks_max of nothing', line: 6, by: workers('systemd: {tasks_max: 0}'), at: '7:24', says: /a whole number above 0/},
+  {situation: 'a property like an option', line: 6, by: workers('systemd: {properties: {--user: x}}'), at: '7:26', says: /expected the name of a property of systemd such as ProtectSystem/},
+  {situation: 'a property with a line break', line: 6, by: workers('systemd: {properties: {Nice: "5\\nUser=root"}}'), at: '7:32', says: /expected text of one line/},
+  ...['User', 'ExecStart', 'KillMode', 'Restart', 'EnvironmentFile', 'StandardOutput', 'Delegate'].map((name): Case =>
+    ({situation: `property ${name}`, line: 6, by: workers(`runner: systemd\n  systemd: {properties: {Nice: 5, ${name}: x}}`), at: '8:25', says: new RegExp(`workers\\.systemd\\.properties has ${name}, which osyw-deploy sets itself`)})),
+  ...['$HOME', 'a; b', '`id`'].map((word): Case =>
+    ({situation: `word ${word} for a unit`, line: 5, by: `  runner: systemd\n  command: [sh, -c, ${JSON.stringify(word)}]`, at: '6:12', says: /workers\.command has the word ".*", and systemd does not keep a \$/})),
+  {situation: 'pid file with % for a unit', line: 6, by: workers('runner: systemd\n  pid_file: /run/%h'), at: '8:13', says: /workers\.pid_file is "\/run\/%h", and systemd does not keep a %/},
+  {situation: 'property MemoryMax', line: 6, by: workers('runner: systemd\n  systemd: {properties: {MemoryMax: 1G}}'), at: '8:25', says: /expected it as workers\.systemd\.memory_max/},
   {situation: 'unknown signal', line: 6, by: workers('stop: {signal: TERM}'), at: '7:18', says: /workers\.stop\.signal is "TERM"; expected SIGTERM/},
   {situation: 'one pid file for two', line: 6, by: workers('count: 2\n  pid_file: /run/shop.pid'), at: '8:13', says: /expected a name with \{port\}/},
   {situation: 'env_file that is not there', line: 6, by: workers('env_file: /nonexistent/x'), at: '7:13', says: /workers\.env_file is .* not there/},
