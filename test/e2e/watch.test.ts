@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import {spawnSync} from 'node:child_process';
 import {createHmac, randomUUID} from 'node:crypto';
-import {chmodSync, readFileSync, statSync, writeFileSync} from 'node:fs';
+import {chmodSync, readFileSync, renameSync, statSync, writeFileSync} from 'node:fs';
 import {request} from 'node:http';
 import {connect} from 'node:net';
 import {join} from 'node:path';
 import {test, type TestContext} from 'node:test';
+import {setTimeout as pause} from 'node:timers/promises';
+import {choices} from '../faults/seeded.ts';
 import {makeGate} from '../support/gate.ts';
 import {isAlive} from '../support/leftovers.ts';
 import type {CommandEnd, RunningCommand} from '../support/osyw.ts';
@@ -369,5 +371,102 @@ test("a forge's signed delivery deploys, another one does not", {timeout: LONG_M
   const [line] = await site.history();
   assert.deepEqual([line?.trigger, line?.requested_by, line?.outcome], ['webhook', 'github', 'deployed']);
   await watch.end();
+  await site.settled({version: '2'});
+});
+
+test('watch killed again and again while commits come: no request fails, the newest serves in the end', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const traffic = site.traffic();
+  const {fraction: random} = choices(20_261_123);
+  for (let round = 2; round <= 7; round++) {
+    const watch = await watchOver(t, site, {poll: '300ms'});
+    await site.release(String(round));
+    await pause(random() * 1500);
+    watch.child.kill('SIGKILL');
+    await watch.ended;
+  }
+  const last = await watchOver(t, site, {poll: '300ms'});
+  await serves(site, '7');
+  await quiet(site);
+  await last.end();
+  await site.settled({version: '7', traffic});
+});
+
+test('watch killed while it starts dead workers again: none is lost, none runs twice', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t, {count: 3, behaviour: {boot_ms: 200}});
+  await site.deployed();
+  const ports = (await workers(site)).map(({port}) => port);
+  const {fraction: random} = choices(11);
+  for (let round = 0; round < 5; round++) {
+    const watch = await watchOver(t, site);
+    const [victim] = (await workers(site)).slice(round % 3);
+    process.kill(present(victim, 'worker').pid, 'SIGKILL');
+    await pause(random() * 600);
+    watch.child.kill('SIGKILL');
+    await watch.ended;
+    const next = await watchOver(t, site);
+    await waitUntil('all workers to be healthy', async () => (await workers(site)).every(({state}) => state === 'healthy'), SOON);
+    await next.end();
+  }
+  assert.deepEqual((await workers(site)).map(({port}) => port), ports);
+  await site.settled({version: '1'});
+});
+
+test('a revision that fails is tried once, and a newer one is deployed', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const watch = await watchOver(t, site, {poll: '200ms'});
+  await site.release('2', {health_status: 500});
+  await waitUntil('the failure', async () => (await deploys(site))[0] === 'poll aborted', SOON);
+  const asked = () => [...watch.stdout().matchAll(/NEVER_HEALTHY|aborted/g)].length;
+  const once = asked();
+  // Long enough for many polls.
+  await pause(2000);
+  assert.equal(asked(), once);
+  assert.equal((await deploys(site)).length, 2);
+  await site.release('3');
+  await serves(site, '3');
+  await quiet(site);
+  await watch.end();
+  await site.settled({version: '3'});
+  assert.deepEqual(await deploys(site), ['poll deployed', 'poll aborted', 'manual deployed']);
+});
+
+test('the repository goes away and comes back: watch says so once, serves on, and finds what came', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const watch = await watchOver(t, site, {poll: '100ms'});
+  renameSync(site.git.repository, `${site.git.repository}.away`);
+  await waitUntil('watch to say so', () => watch.stdout().includes('the repository was asked in vain'), SOON);
+  await pause(1500);
+  assert.equal([...watch.stdout().matchAll(/asked in vain/g)].length, 1);
+  renameSync(`${site.git.repository}.away`, site.git.repository);
+  await site.release('2');
+  await serves(site, '2');
+  await quiet(site);
+  await watch.end();
+  await site.settled({version: '2'});
+});
+
+test('a state that cannot be told: watch stops nothing, says what it found, and goes on when it is mended', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const before = await workers(site);
+  const path = join(site.stateDir, 'state.json');
+  const good = readFileSync(path);
+  writeFileSync(path, '{');
+  site.configure({watch: {poll: '0s'}, run_dir: join(site.dir, 'run')});
+  const watch = site.start(['watch', '--verbose'], {withinMs: LONG_MS});
+  t.after(() => watch.child.kill('SIGKILL'));
+  await waitUntil('watch to say so', () => watch.stderr().includes('STATE_UNCERTAIN'), SOON);
+  assert.ok(before.every(({pid}) => isAlive(pid)));
+  assert.equal(watch.child.exitCode, null);
+  writeFileSync(path, good);
+  await site.release('2');
+  const end = await site.deployed();
+  assert.equal(end.result?.outcome, 'deployed');
+  watch.child.kill('SIGTERM');
+  assert.equal((await watch.ended).exit, 0);
   await site.settled({version: '2'});
 });

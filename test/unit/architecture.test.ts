@@ -85,6 +85,9 @@ describe('folders do not reach backwards', () => {
   test('a trigger knows nothing of the command line', () => {
     assert.deepEqual(imports.filter(one => folder(one.file) === 'trigger' && one.of.startsWith('.') && (folder(target(one)) === 'cli' || ['main.ts', 'log.ts'].includes(target(one)))), []);
   });
+  test('the parts of the watch know nothing of the command line', () => {
+    assert.deepEqual(imports.filter(one => folder(one.file) === 'watch' && one.of.startsWith('.') && ['cli', 'main.ts', 'wire.ts'].includes(folder(target(one)) || target(one))), []);
+  });
   test('what a hook says of itself is pure', () => {
     assert.deepEqual(imports.filter(({file}) => file === 'trigger/hook-script.ts').map(({of}) => of), ['node:crypto', '../errors.ts']);
   });
