@@ -25,11 +25,14 @@ export class DeployError extends Error {
   override readonly name = 'DeployError';
   readonly code: FailureCode;
   readonly hint: string;
+  /** The cause goes by itself: the same may be tried again as if it had never been. */
+  readonly passing: boolean;
 
-  constructor(code: FailureCode, message: string, options: {hint?: string; cause?: unknown} = {}) {
+  constructor(code: FailureCode, message: string, options: {hint?: string; cause?: unknown; passing?: boolean} = {}) {
     super(message, options.cause === undefined ? undefined : {cause: options.cause});
     this.code = code;
     this.hint = options.hint ?? FAILURES[code].hint;
+    this.passing = options.passing ?? false;
   }
 
   get exit(): number {

@@ -1,4 +1,4 @@
-import {existsSync, mkdirSync, statSync} from 'node:fs';
+import {mkdirSync, statSync} from 'node:fs';
 import {join} from 'node:path';
 import {setTimeout as delay} from 'node:timers/promises';
 import {isDeepStrictEqual} from 'node:util';
@@ -19,11 +19,12 @@ import {makeStateDir, refuseForeignState, type State} from '../state/state-file.
 import {fileLook, isEmpty, spoolPath} from '../trigger/request-spool.ts';
 import {takeWaitingPlace} from '../trigger/waiting-place.ts';
 import {watchSpool} from '../trigger/watch-spool.ts';
-import {watchWorkingCopy} from '../trigger/watch-working-copy.ts';
+import {isWatchable, watchWorkingCopy} from '../trigger/watch-working-copy.ts';
 import {openControl, type ControlAnswer, type ControlLine, type ControlRequest} from '../watch/control-server.ts';
 import {giveBackMemory} from '../watch/give-back-memory.ts';
 import {openNotify} from '../watch/notify.ts';
 import {startPoller} from '../watch/poller.ts';
+import {startSettling} from '../watch/settling.ts';
 import {supervise} from '../watch/supervisor.ts';
 import {wire} from '../wire.ts';
 import type {Context} from './context.ts';
@@ -77,6 +78,10 @@ export async function watch(context: Context): Promise<number> {
   let webhook: ReturnType<typeof listenForForges> = Promise.resolve(undefined);
   const beforeStart = new Set<AbortSignal>();
   let wake = (): void => undefined;
+  let tellSettled = (): void => undefined;
+  const settledAtStart = new Promise<void>(resolve => {
+    tellSettled = resolve;
+  });
 
   /** While a revision is fetched and built, which may take long, what serves is supervised as ever; from the start on ports are given away. */
   const follow = (run: AbortSignal, event: DeployEvent): void => {
@@ -146,6 +151,8 @@ export async function watch(context: Context): Promise<number> {
     if (theirs.file === config.file && theirs.changed !== stamp.changed) reload();
     const kind = theirs.file === config.file && theirs.changed === stamp.changed && Object.hasOwn(COMMANDS, command) ? 'run' : 'other';
     return {kind, run: async tell => {
+      // What the start settles is over in a moment, and no reason to be told of another deploy.
+      await settledAtStart;
       const own = until(signal);
       try {
         await COMMANDS[command as keyof typeof COMMANDS](clientContext(context, config, requestedBy, own.signal, event => {
@@ -200,6 +207,7 @@ export async function watch(context: Context): Promise<number> {
           wake();
         },
       });
+      tellSettled();
       // Also when something could not be brought back: nginx, which may wait for us, has other sites.
       notify.ready();
       // What was committed while no watch ran.
@@ -211,6 +219,7 @@ export async function watch(context: Context): Promise<number> {
     }
   } finally {
     over.abort();
+    tellSettled();
     context.signal.removeEventListener('abort', stop);
     spool.close();
     await Promise.all([control.close(), webhook.then(open => open?.close()), copy, poller.close(), supervisor?.close(), ...finishing]);
@@ -328,19 +337,16 @@ async function listenForForges({app, stateDir, source, watch: {webhook}}: Config
 /** Looks when the working copy has been left alone for `watch.settle`; one that is not there yet is watched when it is. */
 async function followWorkingCopy(config: () => Config, look: (trigger: LookTrigger) => void, say: (text: string) => void, signal: AbortSignal): Promise<void> {
   const pause = (ms: number) => delay(ms, undefined, {signal}).catch(() => undefined);
-  while (!signal.aborted && !existsSync(config().source.workingCopy)) await pause(LOOK_AGAIN_MS);
-  if (signal.aborted) return;
-  let timer: NodeJS.Timeout | undefined;
-  const watcher = await watchWorkingCopy(config().source.workingCopy, () => {
-    clearTimeout(timer);
-    timer = setTimeout(() => look('watch'), config().watch.settleMs);
-  }, say);
-  await new Promise<void>(resolve => {
-    if (signal.aborted) resolve();
-    signal.addEventListener('abort', () => resolve(), {once: true});
-  });
-  clearTimeout(timer);
-  await watcher.close();
+  const settling = startSettling(() => config().watch.settleMs, () => look('watch'));
+  while (!signal.aborted) {
+    const {source: {workingCopy}, watch: {edits}} = config();
+    const isSame = () => config().source.workingCopy === workingCopy && config().watch.edits === edits;
+    const watcher = isWatchable(workingCopy) ? await watchWorkingCopy(workingCopy, {edits}, settling.changed, say) : undefined;
+    do await pause(LOOK_AGAIN_MS);
+    while (!signal.aborted && watcher !== undefined && isSame());
+    await watcher?.close();
+  }
+  settling.close();
 }
 
 function untilWoken(onWake: (wake: () => void) => void, ms: number, signal: AbortSignal): Promise<void> {

@@ -47,6 +47,8 @@ export interface WatchConfig {
   readonly pollMs: number;
   /** How long the working copy must be left alone before it is looked at. */
   readonly settleMs: number;
+  /** What somebody edits in the working copy is deployed, too, uncommitted as it is. */
+  readonly edits: boolean;
   /** Between two checks of a worker that serves. */
   readonly checkMs: number;
   /** Undefined: off. */

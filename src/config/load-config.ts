@@ -146,7 +146,7 @@ function effective(settings: Settings, file: string, stateDir: string, operator:
     },
     drain: {quietMs: drain.quiet, deadlineMs: drain.deadline},
     hook: {wait: hook.wait, waitTimeoutMs: hook.wait_timeout, supersede: hook.supersede},
-    watch: {pollMs: watch.poll, settleMs: watch.settle, checkMs: watch.check, webhook: effectiveWebhook(watch.webhook)},
+    watch: {pollMs: watch.poll, settleMs: watch.settle, edits: watch.edits, checkMs: watch.check, webhook: effectiveWebhook(watch.webhook)},
     stateDir,
     runDir: settings.run_dir ?? defaultRunDir(app, stateDir, operator),
   };

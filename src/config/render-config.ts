@@ -70,7 +70,7 @@ export function configAsObject(config: Config): Record<string, unknown> {
     },
     drain: {quiet: durationText(config.drain.quietMs), deadline: durationText(config.drain.deadlineMs)},
     hook: {wait: config.hook.wait, wait_timeout: durationText(config.hook.waitTimeoutMs), supersede: config.hook.supersede},
-    watch: {poll: durationText(config.watch.pollMs), settle: durationText(config.watch.settleMs), check: durationText(config.watch.checkMs), webhook: config.watch.webhook === undefined ? undefined : webhookAsObject(config.watch.webhook)},
+    watch: {poll: durationText(config.watch.pollMs), settle: durationText(config.watch.settleMs), edits: config.watch.edits, check: durationText(config.watch.checkMs), webhook: config.watch.webhook === undefined ? undefined : webhookAsObject(config.watch.webhook)},
     state_dir: config.stateDir,
     run_dir: config.runDir,
   });

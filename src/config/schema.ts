@@ -339,6 +339,7 @@ export const settingsSchema = section({
   watch: v.optional(section({
     poll: v.optional(duration({zero: true}), '1m'),
     settle: v.optional(duration(), '500ms'),
+    edits: v.optional(yesOrNo, false),
     check: v.optional(duration(), '20s'),
     webhook: v.optional(section({
       listen: v.optional(listen),

@@ -175,7 +175,14 @@ async function update(request: Request, asked: Promise<string>, made: Made, befo
   if (target.kind === 'revision' || tools.config.inPlace) {
     made.updated = true;
     tools.releases.lookAhead(tools.workingCopy(), revision, signal);
-    await tools.workingCopy().update(revision, signal);
+    const became = await tools.workingCopy().update(revision, signal);
+    // A commit was merged into edits: what comes of that is known only now.
+    if (became !== revision && target.kind === 'revision') {
+      made.revision = became;
+      if (newest) run.newest = became;
+      run.journal.append({type: 'revision', revision: became, newest});
+      return became;
+    }
   }
   return revision;
 }
@@ -378,12 +385,16 @@ async function abort(cause: unknown, request: Request, made: Made, before: State
     // Who was stopped in the middle, by a shutdown for one, or does not even know the revision, has not answered the request.
     if ((failure.code === 'INTERRUPTED' && !superseded) || made.revision === null) fileNewestAgain(request, {deploy: run.id, killed: 0}, tools);
     tools.records.addToHistory(line);
-    saveEnded(before, failure.code === 'INTERRUPTED' ? {...run, newest: undefined} : run, made.release, tools);
+    saveEnded(before, failure.code === 'INTERRUPTED' || isPassing(cause) ? {...run, newest: undefined} : run, made.release, tools);
     run.journal?.append({type: 'closed', outcome: line.outcome});
   }, told);
   run.journal?.close();
   const error = line.error === null && told.length === 1 ? null : told.join('\n');
   return {result: {...resultOf(line, before.serving?.release.id ?? null, error === null ? null : failure.hint), error}, drain: undefined};
+}
+
+function isPassing(cause: unknown): boolean {
+  return cause instanceof DeployError && cause.passing;
 }
 
 /** Writes down what it can; what cannot be written is said once, and recovery does it again. */

@@ -3,6 +3,7 @@ import {asFailure, type Run} from './run.ts';
 import type {DeployTools} from './tools.ts';
 import type {HistoryLine} from '../state/history.ts';
 import type {State} from '../state/state-file.ts';
+import {splitEdits} from '../support/edited-revision.ts';
 
 /** A deploy that kills the deployer each time is not begun for ever. */
 const MOST_KILLED = 3;
@@ -30,7 +31,7 @@ export function takeFiledAgain(request: Answering, tools: DeployTools): void {
 export function overtakenBy(revision: string, request: Request, tools: DeployTools): void {
   const newest = request.filed.at(-1);
   // The hint may as well be of a commit elsewhere, which nothing overtook. By its number svn tells; a hash tells nothing.
-  if (newest?.revision == null || newest.revision === revision || isOlder(revision, newest.revision)) return;
+  if (newest?.revision == null || [revision, splitEdits(revision).revision].includes(newest.revision) || isOlder(revision, newest.revision)) return;
   tools.records.addToHistory(supersededLine(newest));
 }
 
@@ -71,9 +72,9 @@ function supersededLine({id, trigger = 'hook', requestedBy, revision, filedAt}: 
   return {id, trigger, requested_by: requestedBy, revision, release: null, outcome: 'superseded', exit: 0, code: 'OK', error: null, phases: {}, started_at: filedAt, ended_at: new Date().toISOString()};
 }
 
-/** By the numbers of Subversion; a git branch that was rewritten is followed wherever it points. */
+/** By the numbers of Subversion, edits or not; a git branch that was rewritten is followed wherever it points. */
 function isOlder(revision: string, than: string): boolean {
-  const [a, b] = [revision, than].map(text => /^r(\d+)$/.exec(text)?.[1]);
+  const [a, b] = [revision, than].map(text => /^r(\d+)$/.exec(splitEdits(text).revision)?.[1]);
   return a !== undefined && b !== undefined && Number(a) < Number(b);
 }
 

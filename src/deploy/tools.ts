@@ -15,18 +15,24 @@ export interface WorkingCopy {
   readonly vcs: 'svn' | 'git';
   /**
    * Asks the repository which revision to deploy; changes nothing.
-   * `wanted`: `r41`, `41`, a full hash or at least 7 digits of one; undefined is the newest.
+   * `wanted`: `r41`, `41`, a full hash or at least 7 digits of one; undefined is the newest, with `watch.edits` as somebody edited
+   * it in the working copy: `r41+edits:1f0c9a7be2d4`, where equal edits have equal digits. Only the deployer itself uses such a name.
    * Errors: USAGE (malformed), UPDATE_FAILED (unknown, not on the branch, network, authentication, no repository).
    */
   resolve(wanted: string | undefined, signal: AbortSignal): Promise<string>;
   /**
    * Brings the working copy to exactly `revision`; checks it out from the URL when it is missing.
    * Heals dead locks, interrupted updates, missing files, mixed revisions.
-   * Errors: UPDATE_FAILED with the names of the files for local edits, conflicts, obstructions, a switched copy; nothing of the user's is lost.
+   * Edits that the revision names stay, and a missing file is one of them. Returns the name of what the copy is then, which is another
+   * one where svn merged a commit into them.
+   * Errors: UPDATE_FAILED with the names of the files for other local edits, conflicts, also those that a commit would make with the
+   * edits, obstructions, a switched copy; nothing of the user's is lost.
    */
-  update(revision: string, signal: AbortSignal): Promise<void>;
+  update(revision: string, signal: AbortSignal): Promise<string>;
   /** Writes every versioned file, as of the copy that `update` left at `revision`, into `dir`, which exists and is empty. */
   exportTo(dir: string, revision: string, signal: AbortSignal): Promise<void>;
+  /** With `watch.edits`, after `dir` was made of the copy: refuses it when somebody edited meanwhile. Errors: UPDATE_FAILED. */
+  verifyExport(dir: string, revision: string, signal: AbortSignal): Promise<void>;
   /** Says that `changedPaths` is going to be asked for, so that what takes long can be begun; also before `update(to)`. Changes nothing. */
   lookAhead(from: string, to: string, signal: AbortSignal): void;
   /** Relative paths (files, links, directories) that differ between two revisions; undefined when that cannot be told. Call after `update(to)`. */

@@ -132,6 +132,7 @@ export function openReleases(config: Config): Releases {
       await remove(workshop);
       scanned = await exportWhole(release, workingCopy, account, signal);
     }
+    await workingCopy.verifyExport(workshop, release.revision, signal);
     if (await stripPrivileges(workshop, scanned.tree, account, signal) > 0) scanned = await scanTree(workshop);
     replaceFileLazily(manifestOf(release.id), renderManifest(scanned, {revision: release.revision, vcs: workingCopy.vcs, owner: `${owner.uid}:${owner.gid}`}));
     refuseLinksOut(workshop, scanned.tree);

@@ -6,6 +6,7 @@ import {idAt} from '../deploy/run.ts';
 import {errnoOf, messageOf} from '../errors.ts';
 import {ignoreMissing, replaceFile, syncDirectory} from '../state/atomic-file.ts';
 import {accountOf} from '../support/accounts.ts';
+import {splitEdits} from '../support/edited-revision.ts';
 
 /** More is no request. */
 const MOST_BYTES = 4096;
@@ -211,7 +212,7 @@ function parse(text: string, file: string, stat: BigIntStats, {app, accounts}: R
     trigger: LOOK_TRIGGERS.find(known => ours && known === trigger) ?? 'hook',
     requestedBy: ours && typeof by === 'string' ? by : accountName(Number(stat.uid), accounts),
     uid: Number(stat.uid),
-    revision: typeof revision === 'string' && REVISION.test(revision) ? revision : null,
+    revision: typeof revision === 'string' && REVISION.test(splitEdits(revision).revision) ? revision : null,
     filedAt: filedAt.toISOString(),
     killed: ours && typeof killed === 'number' ? killed : 0,
   };

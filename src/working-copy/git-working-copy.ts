@@ -6,7 +6,9 @@ import type {Config} from '../config/config.ts';
 import type {WorkingCopy} from '../deploy/tools.ts';
 import {DeployError} from '../errors.ts';
 import {ignoreMissing} from '../state/atomic-file.ts';
+import {splitEdits} from '../support/edited-revision.ts';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
+import {copyEdits, editedName, editedPaths, openKnownEdits, refuseEditedName, refuseOtherCopies, refuseOtherEdits, type Edit} from './edits.ts';
 import {gitFailure, isUnreachable, openGit, type GitRun} from './git-command.ts';
 import {parseRawDiff, type GitChange} from './git-diff.ts';
 import {checkedOutBranch, gitDirectories, isUntidy, presentLocks, unfinishedCommand, type GitDirectories} from './git-files.ts';
@@ -45,7 +47,9 @@ interface Source {
 /** A git work tree that follows one branch of one repository. */
 export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): WorkingCopy {
   const {workingCopy, url, timeoutMs, paths} = config.source;
+  const withEdits = config.watch.edits;
   const git = openGit(config);
+  const knownEdits = openKnownEdits(join(config.stateDir, 'git', 'osyw-edits.json'));
   const checkedFile = join(config.stateDir, 'git', 'osyw-checked');
   /** There until the first files of our own clone are complete: what stands in the work tree then is nobody's work. */
   const cloningFile = join(config.stateDir, 'git', 'osyw-cloning');
@@ -54,18 +58,42 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   let source: Source | undefined;
   /** The revision that `touches` fetched since the last `resolve`; the update to it need not fetch it again. */
   let fetchedForQuestion: string | undefined;
+  /** The name that the work tree had last, and what of it was edited. */
+  let met: {readonly name: string; readonly edits: readonly Edit[]} | undefined;
   let ahead: {readonly from: string; readonly to: string; readonly result: Promise<GitRun> | undefined} | undefined;
 
   const local = (args: readonly string[], signal: AbortSignal) => git.must(args, {cwd: workingCopy, signal});
 
   const look = async (signal: AbortSignal): Promise<Look> => {
     const at = performance.now();
-    const [status, settings] = await Promise.all([
-      // fileMode: a work tree that ignores the executable bit would hide an edit of it.
-      local(['status', '--porcelain=v2', '--branch', '-z', '--untracked-files=no', '--ignore-submodules=all', '--no-renames'], signal),
-      readSettings(signal),
-    ]);
-    return {at, status: parseGitStatus(status.stdout), settings};
+    const [status, settings] = await Promise.all([readStatus(signal), readSettings(signal)]);
+    return {at, status, settings};
+  };
+
+  const readStatus = async (signal: AbortSignal): Promise<GitStatus> => {
+    // fileMode: a work tree that ignores the executable bit would hide an edit of it.
+    const args = ['status', '--porcelain=v2', '--branch', '-z', '--untracked-files=no', '--ignore-submodules=all', '--no-renames'];
+    // Who only asks writes nothing, the index neither.
+    return parseGitStatus((await git.must(args, {cwd: workingCopy, signal, ...(onlyAsks ? {env: {GIT_OPTIONAL_LOCKS: '0'}} : {})})).stdout);
+  };
+
+  /** The revision with what somebody edited in here. */
+  const nameWithEdits = async (sha: string, {head, edits}: GitStatus): Promise<string> => {
+    // Without a commit nothing is edited: a clone is not complete yet.
+    const own = head === undefined ? [] : edits;
+    const unknown = own.filter(({path}) => path.includes('\ufffd'));
+    if (unknown.length > 0) throw new DeployError('UPDATE_FAILED', `Files were edited in ${workingCopy} whose names are not UTF-8: ${namedFiles(unknown.map(({path}) => path))}.`, {hint: 'Commit them, or give the edits up.'});
+    const name = await editedName(sha, own, workingCopy);
+    met = {name, edits: own};
+    return name;
+  };
+
+  const editsOf = (name: string): readonly Edit[] | undefined => met?.name === name ? met.edits : knownEdits.of(name);
+
+  /** So that the next release can be made out of one of this name. */
+  const remembered = (name: string): string => {
+    if (met?.name === name) knownEdits.remember(name, met.edits);
+    return name;
   };
 
   const readSettings = async (signal: AbortSignal): Promise<ReadonlyMap<string, string>> => {
@@ -135,18 +163,22 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   };
 
   const resolve: WorkingCopy['resolve'] = async (wanted, signal) => {
+    if (wanted !== undefined) refuseEditedName(wanted);
     const prefix = wanted === undefined ? undefined : parseHash(wanted);
     fetchedForQuestion = undefined;
-    // Only for the first question: what is asked again and again is asked by polling, and a poll reads no tree.
+    // Only for the first question: what is asked again and again is asked by polling, and without `watch.edits` a poll reads no tree.
+    let begun: Promise<Look> | undefined;
     if (!lookedEarly && gitDirectories(workingCopy) !== undefined) {
       lookedEarly = true;
-      lookBegun = look(signal);
+      begun = lookBegun = look(signal);
       lookBegun.catch(() => {}); // Told by `update`, which awaits it.
     }
     try {
       const {tip, ...found} = await findSource(signal);
       source = found;
-      return prefix === undefined || prefix === tip ? tip : await findCommit(prefix, found, tip, signal);
+      if (prefix !== undefined) return prefix === tip ? tip : await findCommit(prefix, found, tip, signal);
+      if (!withEdits || gitDirectories(workingCopy) === undefined) return tip;
+      return await nameWithEdits(tip, begun === undefined ? await readStatus(signal) : (await begun).status);
     } catch (error) {
       // Nothing of ours runs on after a failure.
       await lookBegun?.catch(() => {});
@@ -183,7 +215,8 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     }
   };
 
-  const update: WorkingCopy['update'] = async (revision, signal) => {
+  const update: WorkingCopy['update'] = async (name, signal) => {
+    const {revision, edits} = splitEdits(name);
     const sha = parseHash(revision);
     git.prepare();
     let directories = gitDirectories(workingCopy);
@@ -196,6 +229,7 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
       else directories = undefined;
     }
     if (directories === undefined) {
+      refuseOtherEdits(name, revision, workingCopy);
       lookBegun = undefined;
       await initialise(remote, branch, signal);
       await fetch(remote, branch, sha, signal);
@@ -203,19 +237,22 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
       await local(['reset', '--hard', sha], signal);
       unlinkSync(cloningFile);
       writeFileSync(checkedFile, sha, {mode: 0o600});
-      return;
+      return name;
     }
 
     let before = lookBegun === undefined ? await look(signal) : await lookBegun;
     lookBegun = undefined;
     if (performance.now() - before.at > LOOK_IS_FRESH_MS) before = await look(signal);
     refuseSwitched(before.settings, directories, remote, branch);
-    refuseEdits(before.status, directories);
-    if (before.status.missing.length > 0) await restoreMissing(before.status.missing, signal);
-
+    refuseUnsettled(before.status, directories);
     const {head} = before.status;
+    if (edits !== undefined) refuseOtherEdits(name, await nameWithEdits(sha, before.status), workingCopy);
+    else refuseEdits(before.status);
+    refuseBlocked(before.status);
+    if (edits === undefined && before.status.missing.length > 0) await restoreMissing(before.status.missing, signal);
+
     const headChecked = head !== undefined && readIfThere(checkedFile) === head;
-    if (head === sha && headChecked) return;
+    if (head === sha && headChecked) return remembered(name);
     if (head === sha) {
       await refuseUnsupported(git, workingCopy, sha, undefined, signal);
     } else {
@@ -224,6 +261,8 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
       await moveTo(sha, head, headChecked, branch, signal);
     }
     writeFileSync(checkedFile, sha, {mode: 0o600});
+    // A missing file that the commit changed is back.
+    return remembered(edits === undefined || head === sha ? name : await nameWithEdits(sha, await readStatus(signal)));
   };
 
   const fetch = async (remote: GitRemote, branch: string, sha: string, signal: AbortSignal): Promise<void> => {
@@ -327,7 +366,7 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     });
   };
 
-  const refuseEdits = (status: GitStatus, directories: GitDirectories): void => {
+  const refuseUnsettled = (status: GitStatus, directories: GitDirectories): void => {
     if (status.conflicted.length > 0) {
       throw new DeployError('UPDATE_FAILED', `Conflicts in ${workingCopy}: ${namedFiles(status.conflicted)}.`, {
         hint: 'Settle them, or give the merge up (`git merge --abort`, `git rebase --abort`); then deploy again.',
@@ -335,12 +374,18 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     }
     const doing = unfinishedCommand(directories);
     if (doing !== undefined) throw unfinished(doing, workingCopy);
+  };
+
+  const refuseEdits = (status: GitStatus): void => {
     if (status.edited.length > 0) {
       throw new DeployError('UPDATE_FAILED', `Local edits in ${workingCopy}: ${namedFiles(status.edited)}. They are untouched.`, {
         hint: 'Look with `git diff HEAD`; commit and push them, or give them up with `git checkout HEAD -- FILE`; then deploy again.',
       });
     }
-    const blocked = status.missing.filter(path => !mayComeBack(workingCopy, path));
+  };
+
+  const refuseBlocked = (status: GitStatus): void => {
+    const blocked = status.edits.filter(({path, gone}) => !gone && (status.missing.includes(path) ? !mayComeBack(workingCopy, path) : isStrange(join(workingCopy, path)))).map(({path}) => path);
     if (blocked.length > 0) {
       throw new DeployError('UPDATE_FAILED', `Something else stands where versioned files belong in ${workingCopy}: ${namedFiles(blocked)}. It is untouched.`, {
         hint: 'Move it away, then deploy again.',
@@ -352,7 +397,8 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     await git.must(['checkout-index', '-u', '-z', '--stdin'], {cwd: workingCopy, signal, input: paths.map(path => `${path}\0`).join('')});
   };
 
-  const exportTo: WorkingCopy['exportTo'] = async (dir, revision, signal) => {
+  const exportTo: WorkingCopy['exportTo'] = async (dir, name, signal) => {
+    const {revision} = splitEdits(name);
     const directories = gitDirectories(workingCopy);
     if (directories === undefined) throw new DeployError('UPDATE_FAILED', `${workingCopy} is not a git work tree any more.`);
     git.prepare();
@@ -365,12 +411,20 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     } finally {
       rmSync(scratch, {recursive: true, force: true});
     }
+    await copyEdits(editsOf(name) ?? [], workingCopy, dir, {keepsEmpty: false});
+  };
+
+  const verifyExport: WorkingCopy['verifyExport'] = async (dir, name, signal) => {
+    if (!withEdits) return;
+    refuseOtherEdits(name, await nameWithEdits(splitEdits(name).revision, await readStatus(signal)), workingCopy);
+    await refuseOtherCopies(name, editsOf(name) ?? [], dir, workingCopy);
   };
 
   const diff = (from: string, to: string, signal: AbortSignal): Promise<GitRun> =>
     git.run(['diff-tree', '-r', '-z', '--raw', '--no-renames', '--full-index', from, to], {cwd: workingCopy, signal});
 
-  const lookAhead: WorkingCopy['lookAhead'] = (from, to) => {
+  const lookAhead: WorkingCopy['lookAhead'] = (fromName, toName) => {
+    const [from, to] = [splitEdits(fromName).revision, splitEdits(toName).revision];
     if (isWholeHash(from)) ahead = {from, to: parseHash(to), result: undefined};
   };
 
@@ -382,20 +436,29 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     ahead = {...ahead, result};
   };
 
-  const changedPaths: WorkingCopy['changedPaths'] = async (from, to, signal) => {
-    if (!isWholeHash(from)) return undefined;
+  const changedPaths: WorkingCopy['changedPaths'] = async (fromName, toName, signal) => {
+    const [from, to] = [splitEdits(fromName).revision, splitEdits(toName).revision];
+    const [edited, edits] = [knownEdits.of(fromName), editsOf(toName)];
+    if (!isWholeHash(from) || edited === undefined || edits === undefined) return undefined;
     const sha = parseHash(to);
     const begun = ahead?.from === from && ahead.to === sha ? ahead.result : undefined;
     ahead = undefined;
     const {stdout, exitCode} = await (begun ?? diff(from, sha, signal));
     const changes = exitCode === 0 ? parseRawDiff(stdout) : undefined;
-    return changes?.every(change => showsAs(workingCopy, change)) === true ? changes.map(change => change.path) : undefined;
+    const own = new Set(edits.map(({path}) => path));
+    if (changes?.every(change => own.has(change.path) || showsAs(workingCopy, change)) !== true) return undefined;
+    const differing = changes.map(change => change.path);
+    const more = editedPaths(edited, edits, differing, workingCopy);
+    return more === undefined ? undefined : [...new Set([...differing, ...more])];
   };
 
-  const touches: WorkingCopy['touches'] = async (from, to, signal) => {
+  const touches: WorkingCopy['touches'] = async (fromName, toName, signal) => {
+    const [from, to] = [splitEdits(fromName).revision, splitEdits(toName).revision];
+    const [edited, edits] = [knownEdits.of(fromName), editsOf(toName)];
     const directories = gitDirectories(workingCopy);
-    if (paths.length === 0 || directories === undefined || !isWholeHash(from)) return true;
+    if (paths.length === 0 || directories === undefined || !isWholeHash(from) || edited === undefined || edits === undefined) return true;
     try {
+      if (await namesAny(paths, [...edited, ...edits].map(({path}) => path))) return true;
       const sha = parseHash(to);
       git.prepare();
       const names = () => git.run(['diff-tree', '-r', '-z', '--name-only', '--no-renames', from, sha, '--'], {cwd: workingCopy, signal});
@@ -419,7 +482,7 @@ export function openGitWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     }
   };
 
-  return {vcs: 'git', resolve, update, exportTo, lookAhead, changedPaths, touches};
+  return {vcs: 'git', resolve, update, exportTo, verifyExport, lookAhead, changedPaths, touches};
 }
 
 /** Whether the work tree has at this path what the commit has: an untracked file under a deleted name must not pass for the tracked one. */
@@ -448,6 +511,12 @@ function emptyTree(sha: string): string {
   const tree = EMPTY_TREES[sha.length];
   if (tree === undefined) throw new DeployError('UPDATE_FAILED', `"${sha}" is not a full hash.`);
   return tree;
+}
+
+/** Neither a file nor a link, which is all that git knows; a directory in a file's place is another repository. */
+function isStrange(path: string): boolean {
+  const stat = lstatIfThere(path);
+  return stat !== undefined && !stat.isFile() && !stat.isSymbolicLink();
 }
 
 /** Nothing stands at the path or in place of one of its directories. */

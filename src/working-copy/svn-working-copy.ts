@@ -5,17 +5,21 @@ import type {Config} from '../config/config.ts';
 import type {WorkingCopy} from '../deploy/tools.ts';
 import {DeployError} from '../errors.ts';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
+import {splitEdits} from '../support/edited-revision.ts';
+import {copyEdits, editedName, editedPaths, openKnownEdits, refuseEditedName, refuseOtherCopies, refuseOtherEdits, type Edit} from './edits.ts';
 import {refuseForeignDirectory} from './foreign-directory.ts';
 import type {WorkingCopyUse} from './open-working-copy.ts';
 import {namesAny} from './path-globs.ts';
 import {namedFiles, lastWords, shownText} from './shown-text.ts';
 import {openSvn, type SvnRun} from './svn-command.ts';
-import {parseSvnStatus, type SvnStatus} from './svn-status.ts';
+import {parseCopied, parseSvnIncoming, parseSvnStatus, type SvnIncoming, type SvnStatus} from './svn-status.ts';
 import {childOf, parseSvnXml} from './svn-xml.ts';
 
 /** No such revision; no such path in it (three ways to say so). */
 const NOT_THERE = ['E160006', 'E160013', 'E160005', 'E170000', 'E200009', 'E195012'];
 const REMEMBERED_TREES = 20;
+/** No status of a copy that a command died in, or is at work in. */
+const UNFINISHED = ['E155004', 'E155037'];
 /** Longer ago, and somebody may have edited since. */
 const LOOK_IS_FRESH_MS = 3000;
 
@@ -50,14 +54,18 @@ interface Look {
 /** A Subversion working copy. `svn update` exits 0 on conflicts and obstructions, so everything here is judged by looking. */
 export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): WorkingCopy {
   const {workingCopy, url, paths} = config.source;
+  const withEdits = config.watch.edits;
   const svn = openSvn(config);
   const configuredUrl = url === undefined ? undefined : asUrl(url);
   const treesFile = join(config.stateDir, 'svn', 'osyw-trees.json');
   const verifiedFile = join(config.stateDir, 'svn', 'osyw-verified');
   const checkingOutFile = join(config.stateDir, 'svn', 'osyw-checking-out');
+  const knownEdits = openKnownEdits(join(config.stateDir, 'svn', 'osyw-edits.json'));
   let lookBegun: Promise<Look> | undefined;
   let firstLook: Promise<Look> | undefined;
   let place: Info | undefined;
+  /** The name that the copy had last, and what of it was edited. */
+  let met: {readonly name: string; readonly edits: readonly Edit[]} | undefined;
   /** What the repository said last of the place to deploy from. */
   let origin: Info | undefined;
   let lookedEarly = onlyAsks;
@@ -90,7 +98,36 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   const localStatus = async (signal: AbortSignal): Promise<SvnStatus> =>
     parseSvnStatus((await svn.stubborn('status', ['--xml', '--ignore-externals', '--', `${workingCopy}@`], {signal})).stdout, workingCopy);
 
+  /** What somebody edited in here. */
+  const editsIn = async (status: SvnStatus, signal: AbortSignal): Promise<readonly Edit[]> => {
+    const copied = status.copied.filter(path => lstatIfThere(join(workingCopy, path))?.isDirectory() === true);
+    if (copied.length === 0) return status.edits;
+    const {stdout} = await svn.stubborn('status', ['--verbose', '--xml', '--ignore-externals', '--', ...copied.map(path => `${join(workingCopy, path)}@`)], {signal});
+    return [...new Map([...parseCopied(stdout, workingCopy), ...status.edits].map(edit => [edit.path, edit])).values()];
+  };
+
+  /** The revision with what somebody edited in here. */
+  const nameWithEdits = async (revision: string, status: SvnStatus, signal: AbortSignal): Promise<string> => {
+    const edits = await editsIn(status, signal);
+    const name = await editedName(revision, edits, workingCopy);
+    met = {name, edits};
+    return name;
+  };
+
+  /** As it is now; without edits where nobody can tell them before what broke off is healed. */
+  const nameNow = async (revision: string, begun: Promise<Look> | undefined, signal: AbortSignal): Promise<string> => {
+    if (!withEdits || !isWorkingCopy(workingCopy)) return revision;
+    if (begun !== undefined) {
+      const {found} = await begun;
+      return found === undefined ? revision : nameWithEdits(revision, found.status, signal);
+    }
+    const args = ['--xml', '--ignore-externals', '--', `${workingCopy}@`];
+    const {ok, stdout} = await (onlyAsks ? svn.stubborn('status', args, {signal, expected: UNFINISHED}) : svn.stubborn('status', args, {signal}));
+    return ok ? nameWithEdits(revision, parseSvnStatus(stdout, workingCopy), signal) : revision;
+  };
+
   const resolve: WorkingCopy['resolve'] = async (wanted, signal) => {
+    if (wanted !== undefined) refuseEditedName(wanted);
     const number = wanted === undefined ? undefined : parseRevision(wanted);
     const from = configuredUrl ?? await localUrl(signal);
     const target = number === undefined ? `${from}@` : `${from}@${number}`;
@@ -98,14 +135,17 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     const asked = svn.stubborn('info', ['--xml', '-r', number === undefined ? 'HEAD' : String(number), '--', target], {
       signal, network: true, expected: NOT_THERE,
     });
-    // Only for the first question: what is asked again and again is asked by polling, and a poll reads no tree.
+    // Only for the first question: what is asked again and again is asked by polling, and without `watch.edits` a poll reads no tree.
+    let begun: Promise<Look> | undefined;
     if (!lookedEarly) {
       lookedEarly = true;
       firstLook = lookBegun = look(signal);
       lookBegun.catch(() => {}); // Told by `update`, which awaits it.
+      begun = lookBegun;
     }
     try {
-      return await revisionIn(asked, number, from);
+      const revision = await revisionIn(asked, number, from);
+      return number === undefined ? await nameNow(revision, begun, signal) : revision;
     } catch (error) {
       // Nothing of ours runs on after a failure.
       await firstLook?.catch(() => {});
@@ -125,7 +165,10 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     return `r${info.lastChanged}`;
   };
 
-  const update: WorkingCopy['update'] = async (revision, signal) => {
+  const editsOf = (name: string): readonly Edit[] | undefined => met?.name === name ? met.edits : knownEdits.of(name);
+
+  const update: WorkingCopy['update'] = async (name, signal) => {
+    const {revision, edits} = splitEdits(name);
     const number = parseRevision(revision);
     svn.prepare();
     let before = lookBegun === undefined ? await look(signal) : await lookBegun;
@@ -133,6 +176,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     if (performance.now() - before.at > LOOK_IS_FRESH_MS) before = await look(signal);
 
     if (before.found === undefined) {
+      refuseOtherEdits(name, revision, workingCopy);
       await checkOut(number, signal);
     } else {
       if (before.found.status.unfinished.length > 0) {
@@ -142,12 +186,65 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
       if (before.found === undefined) throw new DeployError('UPDATE_FAILED', `The working copy ${workingCopy} vanished during the update.`);
       refuseOtherUrl(before.found.info, configuredUrl, workingCopy);
       refuseSparseOrSwitched(before.found.version, before.found.status, workingCopy);
-      const status = await dropGoneObstacles(before.found.status, signal);
-      refuseEdits(status, workingCopy);
-      if (before.found.version === String(number) && isClean(status) && databaseStamp() === readVerified()?.stamp) return;
-      await updateTo(number, before.found.info.url, signal);
+      const {found} = before;
+      const status = edits === undefined ? await dropGoneObstacles(found.status, signal) : found.status;
+      refuseUnsettled(status, workingCopy);
+      if (edits === undefined) refuseEdits(status, workingCopy);
+      else refuseOtherEdits(name, await nameWithEdits(revision, status, signal), workingCopy);
+      const isThere = isAt(String(number), found.version, status, edits !== undefined);
+      if (isThere && databaseStamp() === readVerified()?.stamp) return remembered(name);
+      if (edits !== undefined) {
+        // An update would bring back what was removed by hand, so only for what it brings besides.
+        const incoming = await incomingOf(number, signal);
+        if (isThere && incoming.length === 0) {
+          remember(String(number));
+          return remembered(name);
+        }
+        await refuseClashes(incoming, status, number, found.info.url, signal);
+      }
+      await updateTo(number, found.info.url, signal);
     }
-    await verify(number, signal);
+    const status = await verify(number, edits !== undefined, signal);
+    return remembered(edits === undefined ? name : await nameWithEdits(revision, status, signal));
+  };
+
+  /** So that the next release can be made out of one of this name. */
+  const remembered = (name: string): string => {
+    if (met?.name === name) knownEdits.remember(name, met.edits);
+    return name;
+  };
+
+  /** What an update to this revision would change. */
+  const incomingOf = async (number: number, signal: AbortSignal): Promise<SvnIncoming[]> => {
+    const args = ['--show-updates', '--xml', '--ignore-externals', '-r', String(revisionsWithTree.get(number) ?? number), '--', `${workingCopy}@`];
+    const {stdout} = await svn.stubborn('status', args, {signal, network: true});
+    const isDirectory = (path: string) => lstatIfThere(join(workingCopy, path))?.isDirectory() === true;
+    return parseSvnIncoming(stdout, workingCopy).filter(({path, change, props}) => props || (change !== 'none' && !(change === 'modified' && isDirectory(path))));
+  };
+
+  /** Two edits of one file that svn can merge are merged; what would be a conflict is refused before anything is touched. */
+  const refuseClashes = async (incoming: readonly SvnIncoming[], status: SvnStatus, number: number, from: string, signal: AbortSignal): Promise<void> => {
+    const edits = (await editsIn(status, signal)).filter(({path}) => !status.missing.includes(path));
+    const clashing: string[] = [];
+    for (const {path, change, item, base} of incoming) {
+      const obstructed = change === 'added' && item !== 'none' && item !== 'missing';
+      const over = edits.find(edit => edit.path === path);
+      const around = edits.some(edit => (isBelow(edit.path, path) && change !== 'modified' && change !== 'none') || (isBelow(path, edit.path) && (edit.gone || edit.replaced)));
+      if (obstructed || around) clashing.push(path);
+      else if (over !== undefined && !(base !== undefined && await merges(path, base, number, change, over, from, signal))) clashing.push(path);
+    }
+    if (clashing.length === 0) return;
+    throw new DeployError('UPDATE_FAILED', `r${number} changes what is edited, or stands in its way, in ${workingCopy}: ${namedFiles(clashing)}. Nothing was touched.`, {
+      hint: 'Update by hand (`svn update`) and settle the conflicts, or give the edit up with `svn revert FILE`; then deploy again.',
+    });
+  };
+
+  const merges = async (path: string, base: string, number: number, change: string, {gone, added, replaced}: Edit, from: string, signal: AbortSignal): Promise<boolean> => {
+    const at = join(workingCopy, path);
+    if (gone || added || replaced || !['modified', 'none'].includes(change) || lstatIfThere(at)?.isFile() !== true) return false;
+    const source = `${from}/${path.split('/').map(encodeURIComponent).join('/')}@${revisionsWithTree.get(number) ?? number}`;
+    const {ok, stdout} = await svn.stubborn('merge', ['--dry-run', '--ignore-ancestry', '--accept', 'postpone', '-r', `${base}:${revisionsWithTree.get(number) ?? number}`, '--', source, at], {signal, network: true, expected: NOT_THERE});
+    return ok && !/^.{0,3}C/m.test(stdout);
   };
 
   const updateTo = async (number: number, from: string, signal: AbortSignal): Promise<void> => {
@@ -182,7 +279,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
   };
 
   /** Exit codes do not tell, so: nothing edited, nothing in the way, and one plain revision number. */
-  const verify = async (number: number, signal: AbortSignal): Promise<void> => {
+  const verify = async (number: number, edited: boolean, signal: AbortSignal): Promise<SvnStatus> => {
     const expected = String(revisionsWithTree.get(number) ?? number);
     const [status, version, info] = await Promise.all([localStatus(signal), svn.version(signal), place === undefined ? localInfo(signal) : Promise.resolve(place)]);
     place = info;
@@ -192,14 +289,16 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
         hint: `Move each away (\`mv\`), or settle it with \`svn resolve\`; then deploy again.`,
       });
     }
-    refuseEdits(status, workingCopy);
-    if (version !== expected || !isClean(status)) {
+    refuseUnsettled(status, workingCopy);
+    if (!edited) refuseEdits(status, workingCopy);
+    if (!isAt(expected, version, status, edited)) {
       throw new DeployError('UPDATE_FAILED', `The working copy ${workingCopy} is at "${version}" instead of ${expected} after the update.`, {
         hint: `Look with \`svn status ${workingCopy}\` and \`svnversion ${workingCopy}\`.`,
       });
     }
     rmSync(checkingOutFile, {force: true});
-    remember(version);
+    remember(expected);
+    return status;
   };
 
   /** A file that was in the way of an incoming one left a tree conflict behind; once it is moved away there is nothing of the user's in it. */
@@ -229,12 +328,20 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     if (place !== undefined && stamp !== undefined) writeFileSync(verifiedFile, JSON.stringify({stamp, version, info: place}), {mode: 0o600});
   };
 
-  const exportTo: WorkingCopy['exportTo'] = async (dir, revision, signal) => {
+  const exportTo: WorkingCopy['exportTo'] = async (dir, name, signal) => {
     const [, info] = await Promise.all([
       svn.stubborn('export', ['-q', '--ignore-externals', '--force', '-r', 'BASE', '--', `${workingCopy}@`, `${dir}@`], {signal}),
       localInfo(signal),
     ]);
-    rememberTree(revision, info);
+    rememberTree(splitEdits(name).revision, info);
+    await copyEdits(editsOf(name) ?? [], workingCopy, dir, {keepsEmpty: true});
+  };
+
+  const verifyExport: WorkingCopy['verifyExport'] = async (dir, name, signal) => {
+    if (!withEdits) return;
+    const {revision} = splitEdits(name);
+    refuseOtherEdits(name, await nameWithEdits(revision, await localStatus(signal), signal), workingCopy);
+    await refuseOtherCopies(name, editsOf(name) ?? [], dir, workingCopy);
   };
 
   const diff = (from: string, to: string, url: string, signal: AbortSignal): Promise<SvnRun> => {
@@ -242,7 +349,8 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     return svn.stubborn('diff', ['--summarize', '--xml', `--old=${url}@${old}`, `--new=${url}@${revisionsWithTree.get(now) ?? now}`], {signal, network: true, expected: NOT_THERE});
   };
 
-  const lookAhead: WorkingCopy['lookAhead'] = (from, to, signal) => {
+  const lookAhead: WorkingCopy['lookAhead'] = (fromName, toName, signal) => {
+    const [from, to] = [splitEdits(fromName).revision, splitEdits(toName).revision];
     const begin = () => {
       if (place === undefined || from === to || signal.aborted || readTrees()[from] !== treeOf(place)) return;
       const result = diff(from, to, place.url, signal);
@@ -253,23 +361,30 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     void firstLook?.then(begin, () => {});
   };
 
-  const changedPaths: WorkingCopy['changedPaths'] = async (from, to, signal) => {
+  const changedPaths: WorkingCopy['changedPaths'] = async (fromName, toName, signal) => {
+    const [from, to] = [splitEdits(fromName).revision, splitEdits(toName).revision];
+    const [edited, edits] = [knownEdits.of(fromName), editsOf(toName)];
     // An update does not move the copy to another place, so the first look holds.
     const info = place ?? await localInfo(signal);
     // A number says nothing about the place: after a switch of the copy r41 is another tree.
     const known = readTrees()[from] === treeOf(info);
     rememberTree(to, info);
-    if (!known) return undefined;
-    if (from === to) return [];
+    if (!known || edited === undefined || edits === undefined) return undefined;
+    if (from === to) return editedPaths(edited, edits, [], workingCopy);
     const begun = diffBegun?.from === from && diffBegun.to === to && diffBegun.url === info.url ? diffBegun.result : undefined;
     diffBegun = undefined;
     const changes = changesIn(await (begun ?? diff(from, to, info.url, signal)), info);
-    return changes === undefined ? undefined : shownPaths(changes, workingCopy);
+    const differing = changes === undefined ? undefined : shownPaths(changes, new Set(edits.map(({path}) => path)), workingCopy);
+    const more = differing === undefined ? undefined : editedPaths(edited, edits, differing, workingCopy);
+    return differing === undefined || more === undefined ? undefined : [...new Set([...differing, ...more])];
   };
 
-  const touches: WorkingCopy['touches'] = async (from, to, signal) => {
-    if (paths.length === 0) return true;
+  const touches: WorkingCopy['touches'] = async (fromName, toName, signal) => {
+    const [from, to] = [splitEdits(fromName).revision, splitEdits(toName).revision];
+    const [edited, edits] = [knownEdits.of(fromName), editsOf(toName)];
+    if (paths.length === 0 || edited === undefined || edits === undefined) return true;
     try {
+      if (await namesAny(paths, [...edited, ...edits].map(({path}) => path))) return true;
       const info = origin ?? await originInfo(signal);
       // The release may be of another place, whose numbers mean other trees. One that was never exported is not known: then the number has to do.
       const known = readTrees()[from];
@@ -308,7 +423,7 @@ export function openSvnWorkingCopy(config: Config, {onlyAsks}: WorkingCopyUse): 
     writeFileSync(treesFile, JSON.stringify(Object.fromEntries(entries)), {mode: 0o600});
   };
 
-  return {vcs: 'svn', resolve, update, exportTo, lookAhead, changedPaths, touches};
+  return {vcs: 'svn', resolve, update, exportTo, verifyExport, lookAhead, changedPaths, touches};
 }
 
 function isVerified(value: unknown): value is Verified {
@@ -388,7 +503,7 @@ function refuseSparseOrSwitched(version: string, status: SvnStatus, workingCopy:
   }
 }
 
-function refuseEdits(status: SvnStatus, workingCopy: string): void {
+function refuseUnsettled(status: SvnStatus, workingCopy: string): void {
   if (status.conflicted.length > 0) {
     throw new DeployError('UPDATE_FAILED', `Conflicts in ${workingCopy}: ${namedFiles(status.conflicted)}.`, {
       hint: 'Look with `svn status`, settle each with `svn resolve FILE` or give it up with `svn revert FILE`, then deploy again.',
@@ -399,6 +514,9 @@ function refuseEdits(status: SvnStatus, workingCopy: string): void {
       hint: 'Move it away, then deploy again.',
     });
   }
+}
+
+function refuseEdits(status: SvnStatus, workingCopy: string): void {
   if (status.edited.length > 0) {
     throw new DeployError('UPDATE_FAILED', `Local edits in ${workingCopy}: ${namedFiles(status.edited)}. They are untouched.`, {
       hint: 'Look with `svn diff`; commit them, or give them up with `svn revert FILE`; then deploy again.',
@@ -406,8 +524,15 @@ function refuseEdits(status: SvnStatus, workingCopy: string): void {
   }
 }
 
-function isClean(status: SvnStatus): boolean {
-  return [status.edited, status.conflicted, status.obstructed, status.missing, status.switched, status.unfinished].every(list => list.length === 0);
+/** Nothing is the matter, but for edits where they may be; `41M` is 41 with some. */
+function isAt(wanted: string, version: string, status: SvnStatus, edited: boolean): boolean {
+  const edits = edited ? [] : [status.edited, status.missing];
+  return (edited ? version.replace(/M$/, '') : version) === wanted
+    && [...edits, status.conflicted, status.obstructed, status.switched, status.unfinished].every(list => list.length === 0);
+}
+
+function isBelow(path: string, directory: string): boolean {
+  return directory === '.' ? path !== '.' : path.startsWith(`${directory}/`);
 }
 
 function nothingToDeployFrom(workingCopy: string): DeployError {
@@ -434,9 +559,9 @@ function parseSummary(xml: string, url: string): SvnChange[] {
 
 /**
  * The paths of the changes; undefined when the working copy does not show each as it is in the new tree: an unversioned file
- * under a deleted name must not pass for the versioned one.
+ * under a deleted name must not pass for the versioned one. What is `edited` shows as it was edited.
  */
-function shownPaths(changes: readonly SvnChange[], workingCopy: string): string[] | undefined {
+function shownPaths(changes: readonly SvnChange[], edited: ReadonlySet<string>, workingCopy: string): string[] | undefined {
   const present = new Map<string, 'file' | 'dir' | undefined>();
   for (const {path, kind, item} of changes) {
     // Properties of a directory are nothing that an export shows.
@@ -448,6 +573,7 @@ function shownPaths(changes: readonly SvnChange[], workingCopy: string): string[
     }
   }
   for (const [path, kind] of present) {
+    if (edited.has(path)) continue;
     const stat = lstatIfThere(join(workingCopy, path));
     const shows = stat === undefined ? undefined : stat.isDirectory() ? 'dir' : 'file';
     if (shows !== kind) return undefined;

@@ -86,6 +86,8 @@ export class World {
   newest = 'r1';
   /** Whether a path that counts changed between two revisions. */
   touches: (from: string, to: string) => boolean = () => true;
+  /** What an update makes of the name that it was asked for. */
+  becomes: (revision: string) => string = revision => revision;
   /** A stranger sits on these ports. */
   strangers = new Set<number>();
   usedIds = new Set<string>();
@@ -298,8 +300,9 @@ export class World {
     const workingCopy: WorkingCopy = {
       vcs: 'svn',
       resolve: async wanted => life.read(wanted ?? world.newest),
-      update: async revision => life.later(`working copy: ${revision}`, () => void (disk.workingCopy = revision)),
+      update: async revision => life.later(`working copy: ${revision}`, () => disk.workingCopy = world.becomes(revision)),
       exportTo: async () => life.later('export', () => undefined),
+      verifyExport: async () => life.read(undefined),
       lookAhead: () => undefined,
       changedPaths: async () => life.read(undefined),
       touches: async (from, to) => life.read(world.touches(from, to)),

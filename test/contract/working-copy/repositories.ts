@@ -134,6 +134,7 @@ function createGit(root: string): Repository {
 }
 
 export interface ConfigParts {
+  readonly watch?: Partial<Config['watch']>;
   readonly source?: Partial<Config['source']>;
   readonly release?: Partial<Config['release']>;
   readonly workers?: Partial<ProcessWorkers>;
@@ -161,7 +162,7 @@ export function configFor(root: string, repository: {vcs: Vcs; url: string} | un
     },
     drain: {quietMs: 1000, deadlineMs: 5000},
     hook: {wait: false, waitTimeoutMs: 5000, supersede: false},
-    watch: {pollMs: 0, settleMs: 100, checkMs: 1000, webhook: undefined},
+    watch: {pollMs: 0, settleMs: 100, edits: false, checkMs: 1000, webhook: undefined, ...parts.watch},
     stateDir: join(root, 'state'),
     runDir: join(root, 'run'),
   };

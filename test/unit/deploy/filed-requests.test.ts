@@ -310,3 +310,63 @@ describe('a hook tries a revision once', () => {
     assert.deepEqual(asked, ['r1..r2', 'r2..r3']);
   });
 });
+
+describe('with edits in the working copy', () => {
+  const X = 'r1+edits:0123456789ab';
+  const Y = 'r1+edits:ba9876543210';
+  const looked = async (world: World, newest: string, hint = newest) => {
+    file(world, hint);
+    world.newest = newest;
+    await lived(world, 'hook');
+    return outcomes(world).at(-1);
+  };
+
+  test('each name is news, and so is the revision when they are taken back; the same name is not', async () => {
+    const world = await serving();
+    assert.equal(await looked(world, X), `hook ${X} deployed`);
+    assert.equal(await looked(world, X), `hook ${X} unchanged`);
+    assert.equal(await looked(world, Y), `hook ${Y} deployed`);
+    assert.equal(await looked(world, 'r1'), 'hook r1 deployed');
+    assert.equal(await looked(world, X), `hook ${X} deployed`);
+  });
+
+  test('a commit is news whatever is edited, an older number is not, and the request of the commit is answered by both', async () => {
+    const world = await serving();
+    await looked(world, X);
+    assert.equal(await looked(world, 'r2+edits:0123456789ab', 'r2'), 'hook r2+edits:0123456789ab deployed');
+    assert.ok(!outcomes(world).includes('hook r2 superseded'), 'nothing overtook it');
+    assert.equal(await looked(world, X), 'hook r2+edits:0123456789ab unchanged');
+    assert.equal(await looked(world, 'r3'), 'hook r3 deployed');
+  });
+
+  test('what was rolled back from is left alone; other edits are not', async () => {
+    const world = await serving();
+    await looked(world, X);
+    await world.live(async tools => {
+      const [old] = tools.records.state().served;
+      assert.ok(old);
+      await deploy({trigger: 'rollback', requestedBy: 'ann', target: {kind: 'release', release: old}, force: true, filed: []}, tools, NEVER, {historyNow: true});
+    });
+    assert.equal(await looked(world, X), 'hook r1 unchanged');
+    assert.equal(await looked(world, 'r1'), 'hook r1 unchanged');
+    assert.equal(await looked(world, Y), `hook ${Y} deployed`);
+  });
+
+  test('the release has the name that the copy has after the update, and so has all that is on record', async () => {
+    const world = await serving();
+    world.becomes = name => name === 'r2+edits:0123456789ab' ? 'r2+edits:ba9876543210' : name;
+    assert.equal(await looked(world, 'r2+edits:0123456789ab', 'r2'), 'hook r2+edits:ba9876543210 deployed');
+    assert.deepEqual([world.state.serving?.release.revision, world.state.tried], ['r2+edits:ba9876543210', 'r2+edits:ba9876543210']);
+    assert.deepEqual(world.broken, []);
+    assert.equal(await looked(world, 'r2+edits:ba9876543210'), 'hook r2+edits:ba9876543210 unchanged');
+  });
+
+  test('what was edited meanwhile was not tried, however it looks afterwards', async () => {
+    const world = await serving();
+    world.newest = X;
+    file(world, 'r1');
+    await world.live(tools => turn({...tools, workingCopy: () => ({...tools.workingCopy(), update: () => Promise.reject(new DeployError('UPDATE_FAILED', 'edited meanwhile', {passing: true}))})}, 'hook'));
+    assert.equal(outcomes(world).at(-1), `hook ${X} aborted`);
+    assert.equal(await looked(world, X), `hook ${X} deployed`);
+  });
+});
