@@ -1,15 +1,15 @@
 import assert from 'node:assert/strict';
 import {spawnSync} from 'node:child_process';
 import {createHmac, randomUUID} from 'node:crypto';
-import {chmodSync, readFileSync, renameSync, statSync, writeFileSync} from 'node:fs';
+import {chmodSync, readFileSync, renameSync, rmSync, statSync, writeFileSync} from 'node:fs';
 import {request} from 'node:http';
-import {connect} from 'node:net';
+import {connect, createServer} from 'node:net';
 import {join} from 'node:path';
 import {test, type TestContext} from 'node:test';
 import {setTimeout as pause} from 'node:timers/promises';
 import {choices} from '../faults/seeded.ts';
 import {makeGate} from '../support/gate.ts';
-import {isAlive} from '../support/leftovers.ts';
+import {isAlive, parentOf} from '../support/leftovers.ts';
 import type {CommandEnd, RunningCommand} from '../support/osyw.ts';
 import {get} from '../support/raw-http.ts';
 import {run} from '../support/run.ts';
@@ -469,4 +469,52 @@ test('a state that cannot be told: watch stops nothing, says what it found, and 
   watch.child.kill('SIGTERM');
   assert.equal((await watch.ended).exit, 0);
   await site.settled({version: '2'});
+});
+
+test('a control socket of a watch that died, and one where nobody answers, are no obstacle', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const watch = await watchOver(t, site);
+  watch.child.kill('SIGKILL');
+  await watch.ended;
+  const path = join(site.dir, 'run', 'control.sock');
+  assert.ok(statSync(path).isSocket());
+  await site.release('2');
+  await site.deployed();
+  await serves(site, '2');
+  // Somebody listens there, and never says a word.
+  rmSync(path);
+  const deaf = createServer();
+  t.after(() => deaf.close());
+  await new Promise<void>(resolve => {
+    deaf.listen(path, resolve);
+  });
+  await site.release('3');
+  await site.deployed();
+  await serves(site, '3');
+  // The next watch takes its place, for no other one runs.
+  const next = await watchOver(t, site);
+  await site.release('4');
+  assert.equal((await site.deployed()).result?.outcome, 'deployed');
+  assert.equal(parentOf((await workers(site))[0]?.pid ?? 0), next.pid);
+  await next.end();
+  await site.settled({version: '4'});
+});
+
+test('serving workers that answer too late for want of CPU are not stopped for it', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t, {count: 3});
+  site.configure({check: {timeout: '200ms', deadline: '2s'}});
+  await site.release('1', {health_delay_ms: 50});
+  await site.deployed();
+  const watch = await watchOver(t, site);
+  const before = await workers(site);
+  // All at once, as when others take the machine: what would replace them does no better, and they serve on.
+  for (const {pid} of before) process.kill(pid, 'SIGSTOP');
+  await waitUntil('watch to see it', () => watch.stdout().includes('fails its check'), SOON);
+  await pause(700);
+  for (const {pid} of before) process.kill(pid, 'SIGCONT');
+  await waitUntil('them to be healthy', async () => (await workers(site)).every(({state}) => state === 'healthy'), SOON);
+  assert.deepEqual((await workers(site)).map(({pid}) => pid), before.map(({pid}) => pid));
+  await watch.end();
+  await site.settled({version: '1'});
 });
