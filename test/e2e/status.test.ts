@@ -1,13 +1,20 @@
 import assert from 'node:assert/strict';
+import {renameSync} from 'node:fs';
+import {join} from 'node:path';
 import {test, type TestContext} from 'node:test';
 import {makeGate} from '../support/gate.ts';
 import {establishedTo} from '../support/leftovers.ts';
 import {ask} from '../support/raw-http.ts';
-import {makeSite, present, type Site} from '../support/site.ts';
+import {makeSite, present, type Site, type Status} from '../support/site.ts';
+import {startOnTerminal, type OnTerminal} from '../support/terminal.ts';
 import {waitUntil} from '../support/wait-until.ts';
 
 const LONG_MS = 120_000;
 const SOON = {withinMs: 30_000, everyMs: 50};
+
+function workerPid(status: Status, slot: number): number {
+  return present(status.serving?.workers[slot], 'worker').pid;
+}
 
 /** Until it is killed or told to end. */
 function begun(t: TestContext, site: Site, args: readonly string[]): ReturnType<Site['start']> {
@@ -15,6 +22,14 @@ function begun(t: TestContext, site: Site, args: readonly string[]): ReturnType<
   t.after(() => running.child.kill('SIGKILL'));
   return running;
 }
+
+function onTerminal(t: TestContext, site: Site, args: readonly string[], env = {}): OnTerminal {
+  const terminal = startOnTerminal([...args, '--config', site.configFile], {cwd: site.dir, rows: 40, columns: 120, env});
+  t.after(() => terminal.end());
+  return terminal;
+}
+
+const whole = (text: string) => text.split('\n').slice(0, -1);
 
 test('status tells of the deploy at hand, and of what drains and what it waits for', {timeout: LONG_MS}, async t => {
   const site = await makeSite(t);
@@ -53,4 +68,111 @@ test('status tells whether a watch runs', {timeout: LONG_MS}, async t => {
   await watch.ended;
   assert.equal((await site.status()).watch, null, 'its record is still there, its process is not');
   assert.match((await site.run(['status'])).stdout, /^no watch runs$/m);
+});
+
+test('status --watch in a pipe tells only what changed, and outlives what cannot be read', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const [json, text] = [begun(t, site, ['status', '--watch', '--json']), begun(t, site, ['status', '--watch'])];
+  await waitUntil('the first look', () => json.stdout() !== '' && text.stdout() !== '', SOON);
+  const state = join(site.stateDir, 'state.json');
+  // That it cannot be read is told at the second look: what changed by itself until then would have been told, too.
+  renameSync(state, `${state}.away`);
+  await waitUntil('the complaint', () => json.stderr() !== '' && text.stderr() !== '', SOON);
+  renameSync(`${state}.away`, state);
+  process.kill(workerPid(await site.status(), 1), 'SIGKILL');
+  await waitUntil('the death to be told', () => whole(json.stdout()).length > 1 && /dead/.test(text.stdout()), SOON);
+  for (const running of [json, text]) {
+    running.child.kill('SIGINT');
+    assert.equal((await running.ended).exit, 0);
+    assert.equal(running.stderr().split('the state cannot be read').length, 2, 'once');
+  }
+  assert.deepEqual(whole(json.stdout()).map(line => (JSON.parse(line) as Status).serving?.workers.map(worker => worker.state)), [['healthy', 'healthy'], ['healthy', 'dead']]);
+  assert.equal(text.stdout().split('site: release 000001').length, 3, 'two blocks');
+  assert.ok(!text.stdout().includes('\x1b'));
+
+  const unread = begun(t, site, ['status', '--watch']);
+  await waitUntil('the first look', () => unread.stdout() !== '', SOON);
+  unread.child.stdout?.destroy();
+  process.kill(workerPid(await site.status(), 0), 'SIGKILL');
+  assert.equal((await unread.ended).exit, 0, 'nobody reads it any more');
+});
+
+test('status --watch on a terminal stays in its place, and gives the terminal back as it was', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const terminal = onTerminal(t, site, ['status', '--watch']);
+  const shows = (pattern: RegExp, lines: number) => waitUntil(`${lines} lines with ${pattern}`, () => {
+    const screen = terminal.screen();
+    return screen.alternate && pattern.test(screen.lines.join('\n')) && screen.lines.filter(line => line !== '').length === lines;
+  }, SOON);
+  // The release, a table of two, the upstream, the watch, a table of one.
+  await shows(/^site: release 000001[^]*healthy[^]*healthy/, 8);
+  assert.deepEqual([terminal.screen().cursor, terminal.screen().wraps], [false, false]);
+  process.kill(workerPid(await site.status(), 0), 'SIGKILL');
+  await shows(/dead[^]*healthy/, 8);
+  terminal.resize(4, 30);
+  await shows(/^site[^]*dead/, 3);
+  terminal.resize(30, 100);
+  await shows(/dead[^]*last deploys/, 8);
+  assert.equal(terminal.screen().scrolled, 0);
+  assert.equal(terminal.output().split('\x1b[2J').length - 1, 3, 'emptied at the start and by a new size only: anything else flickers');
+  assert.match(terminal.output(), /\x1b\[32mhealthy\x1b\[0m/);
+
+  terminal.type('\x1a');
+  await waitUntil('the terminal to be given back', () => !terminal.screen().alternate && terminal.screen().cursor, SOON);
+  const [stopped] = site.processes().filter(({command}) => command.includes('status --watch') && !command.includes('python3'));
+  process.kill(present(stopped, 'command').pid, 'SIGCONT');
+  await shows(/dead[^]*last deploys/, 8);
+
+  terminal.type('\x03');
+  assert.equal(await terminal.ended, 0);
+  const {alternate, cursor, wraps, lines} = terminal.screen();
+  assert.deepEqual([alternate, cursor, wraps], [false, true, true]);
+  assert.equal(lines.filter(line => line.startsWith('site: release 000001')).length, 1, 'what was seen last stays');
+});
+
+test('status --watch on a terminal obeys NO_COLOR, and a dumb one gets lines', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const [plain, dumb] = [onTerminal(t, site, ['status', '--watch'], {NO_COLOR: '1'}), onTerminal(t, site, ['status', '--watch'], {TERM: 'dumb'})];
+  for (const terminal of [plain, dumb]) {
+    await waitUntil('the first look', () => /deployed/.test(terminal.screen().lines.join('\n')), SOON);
+    terminal.type('\x03');
+    assert.equal(await terminal.ended, 0);
+    assert.doesNotMatch(terminal.output(), /\x1b\[\d+m/);
+  }
+  assert.match(plain.output(), /\x1b\[H/);
+  assert.doesNotMatch(dumb.output(), /\x1b/);
+});
+
+test('status --watch ends at once, whatever a check waits for', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  site.configure({check: {timeout: '60s'}});
+  await site.deployed();
+  const running = begun(t, site, ['status', '--watch', '--json']);
+  await waitUntil('the first look', () => running.stdout() !== '', SOON);
+  const stopped = workerPid(await site.status(), 0);
+  process.kill(stopped, 'SIGSTOP');
+  try {
+    await waitUntil('a check that waits', () => establishedTo((site.nginx.upstreamPorts())) > 0, SOON);
+    const began = performance.now();
+    running.child.kill('SIGINT');
+    assert.equal((await running.ended).exit, 0);
+    assert.ok(performance.now() - began < 10_000);
+  } finally {
+    process.kill(stopped, 'SIGCONT');
+  }
+});
+
+test('status --watch looks by the configuration as it is', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const running = begun(t, site, ['status', '--watch', '--json']);
+  await waitUntil('the first look', () => running.stdout() !== '', SOON);
+  site.configure({check: {body: 'never'}});
+  const second = await waitUntil('the second line', () => whole(running.stdout())[1], SOON);
+  for (const {state, saw} of (JSON.parse(second) as Status).serving?.workers ?? []) assert.deepEqual([state, saw?.includes('/never/')], ['unhealthy', true]);
+  running.child.kill('SIGTERM');
+  assert.equal((await running.ended).exit, 0);
 });
