@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import {renameSync} from 'node:fs';
+import {existsSync, renameSync} from 'node:fs';
 import {join} from 'node:path';
 import {test, type TestContext} from 'node:test';
 import {makeGate} from '../support/gate.ts';
 import {establishedTo} from '../support/leftovers.ts';
 import {ask} from '../support/raw-http.ts';
-import {makeSite, present, type Site, type Status} from '../support/site.ts';
+import {makeSite, present, type HistoryLine, type Site, type Status} from '../support/site.ts';
 import {startOnTerminal, type OnTerminal} from '../support/terminal.ts';
 import {waitUntil} from '../support/wait-until.ts';
 
@@ -175,4 +175,38 @@ test('status --watch looks by the configuration as it is', {timeout: LONG_MS}, a
   for (const {state, saw} of (JSON.parse(second) as Status).serving?.workers ?? []) assert.deepEqual([state, saw?.includes('/never/')], ['unhealthy', true]);
   running.child.kill('SIGTERM');
   assert.equal((await running.ended).exit, 0);
+});
+
+test('history --follow tells each line as it comes, from before the first deploy, by whomever, over a rotation', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  assert.equal(existsSync(site.stateDir), false);
+  const [lines, people] = [begun(t, site, ['history', '--follow', '--json']), begun(t, site, ['history', '--follow'])];
+  await site.deployed();
+  const watch = begun(t, site, ['watch']);
+  await waitUntil('the watch to be seen', async () => (await site.status()).watch, SOON);
+  await site.release('2');
+  await site.deployed();
+  renameSync(join(site.stateDir, 'history.ndjson'), join(site.stateDir, 'history.1'));
+  await site.release('3');
+  await site.deployed();
+  await waitUntil('each line', () => whole(lines.stdout()).length === 3 && whole(people.stdout()).length === 3, SOON);
+  assert.deepEqual(whole(lines.stdout()).map(text => (JSON.parse(text) as HistoryLine).release), ['000001', '000002', '000003']);
+  assert.deepEqual(whole(people.stdout()).map(text => / {2}(\d{6}) .* deployed /.exec(text)?.[1]), ['000001', '000002', '000003']);
+  for (const running of [lines, people, watch]) {
+    running.child.kill('SIGINT');
+    assert.equal((await running.ended).exit, 0);
+  }
+});
+
+test('history --follow begins with the newest that --limit leaves, and ends when nobody reads it', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  await site.deployed(['--force']);
+  const follower = begun(t, site, ['history', '--follow', '--json', '--limit', '1']);
+  const first = await waitUntil('the newest line', () => whole(follower.stdout())[0], SOON);
+  assert.equal((JSON.parse(first) as HistoryLine).id, (await site.history())[0]?.id);
+  follower.child.stdout?.destroy();
+  await site.deployed(['--force']);
+  assert.equal((await follower.ended).exit, 0);
+  assert.equal(whole(follower.stdout()).length, 1);
 });
