@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import {existsSync, renameSync} from 'node:fs';
+import {existsSync, readFileSync, renameSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {test, type TestContext} from 'node:test';
 import {makeGate} from '../support/gate.ts';
@@ -72,11 +72,14 @@ test('status tells whether a watch runs', {timeout: LONG_MS}, async t => {
 
 test('status --watch in a pipe tells only what changed, and outlives what cannot be read', {timeout: LONG_MS}, async t => {
   const site = await makeSite(t);
+  const checks = join(site.dir, 'checks');
+  site.configure({check: {http: null, body: null, command: ['/bin/sh', '-c', `echo . >> ${checks}`]}});
   await site.deployed();
+  writeFileSync(checks, '');
   const [json, text] = [begun(t, site, ['status', '--watch', '--json']), begun(t, site, ['status', '--watch'])];
   await waitUntil('the first look', () => json.stdout() !== '' && text.stdout() !== '', SOON);
+  await waitUntil('four looks of each at two workers', () => whole(readFileSync(checks, 'utf8')).length >= 4 * 2 * 2, SOON);
   const state = join(site.stateDir, 'state.json');
-  // That it cannot be read is told at the second look: what changed by itself until then would have been told, too.
   renameSync(state, `${state}.away`);
   await waitUntil('the complaint', () => json.stderr() !== '' && text.stderr() !== '', SOON);
   renameSync(`${state}.away`, state);
