@@ -84,12 +84,12 @@ function realHealth(config: Config): Health {
       config, release, signal, relaunch,
       report: (worker, saw) => report({event: 'note', text: `worker ${worker.slot + 1} on ${worker.port}: ${saw}`}),
     }),
-    check: async (release, given) => {
+    check: async (release, given, signal = new AbortController().signal) => {
       const worker = asRestarted(config.stateDir, given);
       if (!isWorkerAlive(worker)) return {good: false, saw: `its process ${worker.process.pid} is dead`, listens: false};
       const owner = portOwner(config.workers.host, worker.port, worker);
       if (owner.kind !== 'worker') return {good: false, saw: owner.kind === 'nobody' ? 'nothing listens' : 'a process that is not ours listens there', listens: owner.kind !== 'nobody'};
-      return checkWorker(config, release, worker.port, new AbortController().signal);
+      return checkWorker(config, release, worker.port, signal);
     },
   };
 }

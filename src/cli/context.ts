@@ -1,6 +1,7 @@
 import type {Config} from '../config/config.ts';
 import {loadConfig} from '../config/load-config.ts';
 import {openRenderer, type Renderer, type Verbosity} from './renderer.ts';
+import type {Reviving} from '../watch/reviving.ts';
 import type {Output} from './output.ts';
 
 /** The options that every command takes. */
@@ -23,6 +24,8 @@ export interface Context extends Verbosity {
   readonly signal: AbortSignal;
   /** Ends the wait for what drains, which is left to another process. */
   readonly letGo?: AbortSignal;
+  /** In a watch: what lets workers be started again beside this command. */
+  readonly reviving?: Reviving;
   /** From now on SIGHUP calls this and ends nothing. */
   onHangup(listener: () => void): void;
   /** What `hook install` writes, before the applications are in it. */

@@ -1,12 +1,24 @@
+import {followHistory} from '../state/follow-history.ts';
 import {readHistory, type HistoryLine} from '../state/history.ts';
 import {formatDuration} from '../support/durations.ts';
 import {plainText} from '../support/plain-text.ts';
 import type {Context} from './context.ts';
+import {isUnread} from './output.ts';
 
-/** `osyw-deploy history`: what was deployed, by whom, how it went; newest first. */
-export function history({loadConfig, output, json}: Context, {limit}: {limit: number | undefined}): number {
-  const lines = readHistory(loadConfig().stateDir).reverse().slice(0, limit);
-  for (const line of lines) output.out(`${json ? JSON.stringify(line) : tell(line)}\n`);
+/** `osyw-deploy history`: what was deployed, by whom, how it went; newest first. With `--follow` newest last, as more comes, until it is interrupted. */
+export async function history({loadConfig, output, json, signal}: Context, {limit, follow}: {limit: number | undefined; follow: boolean}): Promise<number> {
+  const {stateDir} = loadConfig();
+  const show = (line: HistoryLine) => output.out(`${json ? JSON.stringify(line) : tell(line)}\n`);
+  if (follow) {
+    const over = new AbortController();
+    await followHistory(stateDir, {limit, signal: AbortSignal.any([signal, over.signal]), tell: line => {
+      show(line);
+      if (isUnread()) over.abort();
+    }});
+    return 0;
+  }
+  const lines = readHistory(stateDir).reverse().slice(0, limit);
+  lines.forEach(show);
   if (lines.length === 0 && !json) output.out('nothing was deployed yet\n');
   return 0;
 }

@@ -29,6 +29,22 @@ export function wantsColour(env: NodeJS.ProcessEnv, terminal: boolean): boolean 
   return terminal && env['TERM'] !== 'dumb';
 }
 
+/** Of the terminal on standard output; one that does not say has as many as terminals had. */
+export function terminalRows(): number {
+  return process.stdout.rows || 24;
+}
+
+/** Calls back when the terminal on standard output has another size, until the returned function is called. */
+export function onResize(listener: () => void): () => void {
+  process.stdout.on('resize', listener);
+  return () => void process.stdout.off('resize', listener);
+}
+
+/** Whether nobody reads standard output any more: a deploy goes on, but what does nothing else than tell is then done. */
+export function isUnread(): boolean {
+  return gone.has(1);
+}
+
 /** At once, and whole: what is said before a kill is said. Errors: none; a reader that is gone does not stop a deploy. */
 function write(fd: number, text: string): void {
   if (gone.has(fd)) return;

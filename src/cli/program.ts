@@ -55,9 +55,11 @@ export async function runProgram(words: readonly string[], world: World): Promis
   add(program, 'watch', 'deploy whatever is asked for, and keep the workers alive; runs until it is told to end', async context => (await import('./watch.ts')).watch(context));
 
   program.commandsGroup('Look:');
-  add(program, 'status', 'what serves now (exit 0 running, 1 dead, 3 not running, 4 unknown)', async context => (await import('./status.ts')).status(context));
-  add(program, 'history', 'what was deployed, by whom, how it went', async (context, options) => (await import('./history.ts')).history(context, {limit: options['limit'] as number | undefined}))
-    .addOption(new Option('--limit <n>', 'the newest n only').argParser(count));
+  add(program, 'status', 'what serves now (exit 0 running, 1 dead, 3 not running, 4 unknown)', async (context, options) => options['watch'] === true ? (await import('./live-status.ts')).liveStatus(context) : (await import('./status.ts')).status(context))
+    .option('--watch', 'keep it current, until it is interrupted');
+  add(program, 'history', 'what was deployed, by whom, how it went', async (context, options) => (await import('./history.ts')).history(context, {limit: options['limit'] as number | undefined, follow: options['follow'] === true}))
+    .addOption(new Option('--limit <n>', 'the newest n only').argParser(count))
+    .option('--follow', 'newest last, and go on with what comes');
   add(program, 'logs', "the workers' output", async (context, options) => (await import('./logs.ts')).logs(context, {lines: options['lines'] as number, follow: options['follow'] === true}))
     .addOption(new Option('--lines <n>', 'the last n of each worker').default(20).argParser(count))
     .option('--follow', 'go on with what comes');

@@ -21,6 +21,8 @@ export async function recover(context: Context, {dryRun}: {dryRun: boolean}): Pr
 /** A turn in which nothing was done but what the recovery did. */
 export function onlySettled({tools, recovered}: Change): Deployed {
   const {serving} = tools.records.state();
+  // What could not be put on record is not settled yet.
+  if (recovered !== undefined && [FAILURES.CLEANUP_INCOMPLETE.exit, FAILURES.STATE_UNCERTAIN.exit].includes(recovered.result.exit as 10 | 12)) return recovered;
   const {outcome, release, revision} = recovered?.result ?? {outcome: 'unchanged' as const, release: serving?.release.id ?? null, revision: serving?.release.revision ?? null};
   return {
     drain: recovered?.drain,

@@ -125,6 +125,7 @@ function failureText(error: string, hint: string | null): string {
   return `${plainText(error)}\n${hint === null ? '' : `→ ${plainText(hint)}\n`}`;
 }
 
-function paint({colour}: Output, code: number, text: string): string {
+/** Wraps a text in a colour, where there is colour. */
+export function paint({colour}: Pick<Output, 'colour'>, code: number, text: string): string {
   return colour ? `\x1b[${code}m${text}\x1b[0m` : text;
 }

@@ -67,7 +67,7 @@ function configOf(context: Context): Config | undefined {
 async function ask(path: string, body: string): Promise<IncomingMessage | undefined> {
   const {request} = await import('node:http');
   return new Promise(resolve => {
-    const outgoing = request({socketPath: path, path: '/run', method: 'POST', headers: {'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body)}});
+    const outgoing = request({socketPath: path, path: '/run', method: 'POST', headers: {'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body), Expect: '100-continue'}});
     const giveUp = () => {
       outgoing.destroy();
       resolve(undefined);
@@ -75,12 +75,17 @@ async function ask(path: string, body: string): Promise<IncomingMessage | undefi
     // Nobody answers there, or may not be asked: what a command can do it does without.
     const timer = setTimeout(giveUp, CONNECT_TIMEOUT_MS);
     outgoing.on('error', giveUp);
+    // What was asked for in full would be done, however late it is read: so it is sent only to one that is there.
+    outgoing.once('continue', () => {
+      clearTimeout(timer);
+      outgoing.end(body);
+    });
     outgoing.once('response', answer => {
       clearTimeout(timer);
       if (answer.statusCode === 200) resolve(answer);
       else giveUp();
     });
-    outgoing.end(body);
+    outgoing.flushHeaders();
   });
 }
 

@@ -37,7 +37,7 @@ export interface Turn {
 }
 
 export interface TurnOptions {
-  readonly context: Pick<Context, 'output' | 'signal' | 'letGo'>;
+  readonly context: Pick<Context, 'output' | 'signal' | 'letGo' | 'reviving'>;
   readonly config: Config;
   readonly renderer: Renderer;
   /** Whether this process stays until everything old is gone. */
@@ -87,7 +87,11 @@ export async function takeTurn(lock: HeldLock, {context, config, renderer, wait,
         join();
         return tools.records.filed();
       },
-      deploy: (request, signal = context.signal) => deploy(request, tools, signal, {historyNow: !wait}),
+      deploy: (request, signal = context.signal) => {
+        // Only what fetches and builds takes long before its start.
+        if (request.target.kind === 'revision') context.reviving?.permit(lock);
+        return deploy(request, beforeItsStart(tools, async () => context.reviving?.forbid(lock)), signal, {historyNow: !wait});
+      },
     });
     // Taken before the lock is free: another command would finish it as well, but then we would not wait for it.
     try {
@@ -104,6 +108,7 @@ export async function takeTurn(lock: HeldLock, {context, config, renderer, wait,
     committers.end(failed.exit);
     throw error;
   } finally {
+    await context.reviving?.forbid(lock);
     lock.release();
   }
   const {result, drain} = deployed;
@@ -123,6 +128,22 @@ export async function takeTurn(lock: HeldLock, {context, config, renderer, wait,
     stopTelling();
     return failure === undefined || result.exit !== 0 ? result
       : {...result, exit: FAILURES.CLEANUP_INCOMPLETE.exit, code: 'CLEANUP_INCOMPLETE' as const, error: failure.message, hint: failure.hint};
+  }};
+}
+
+/** The same tools; ports are given away only after `ready`. */
+function beforeItsStart(tools: DeployTools, ready: () => Promise<void>): DeployTools {
+  const {workers} = tools;
+  return {...tools, workers: {
+    ...workers,
+    leasePorts: async (...wanted) => {
+      await ready();
+      return workers.leasePorts(...wanted);
+    },
+    areSpare: async ports => {
+      await ready();
+      return workers.areSpare(ports);
+    },
   }};
 }
 

@@ -7,7 +7,7 @@ import type {Deployed} from '../deploy/deploy.ts';
 import type {Worker} from '../deploy/deployment.ts';
 import type {DeployEvent, DeployResult, LookTrigger, Request} from '../deploy/events.ts';
 import {unfinished} from '../deploy/recover.ts';
-import {rollbackTarget} from '../deploy/retention.ts';
+import {onTrialSince, rollbackTarget} from '../deploy/retention.ts';
 import {asFailure} from '../deploy/run.ts';
 import type {DeployTools} from '../deploy/tools.ts';
 import {DeployError} from '../errors.ts';
@@ -23,10 +23,13 @@ import {isWatchable, watchWorkingCopy} from '../trigger/watch-working-copy.ts';
 import {openControl, type ControlAnswer, type ControlLine, type ControlRequest} from '../watch/control-server.ts';
 import {giveBackMemory} from '../watch/give-back-memory.ts';
 import {openNotify} from '../watch/notify.ts';
+import {openReviving} from '../watch/reviving.ts';
 import {startPoller} from '../watch/poller.ts';
 import {startSettling} from '../watch/settling.ts';
 import {supervise} from '../watch/supervisor.ts';
 import {wire} from '../wire.ts';
+import {plainText} from '../support/plain-text.ts';
+import {resolveAside} from '../working-copy/resolve-aside.ts';
 import type {Context} from './context.ts';
 import {deployForFiled} from './deploy-filed.ts';
 import {onlySettled} from './recover.ts';
@@ -38,13 +41,15 @@ import {drainInBackground, failedResult, takeTurn, type Change} from './turn.ts'
 const LOOK_AGAIN_MS = 1000;
 const PLACE_POLL_MS = 100;
 /** A request that stands, for not even a revision was found, is not tried again at once. */
+/** Whose workers may still run. */
+const MOST_CONFIGURATIONS = 5;
 const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 60_000;
 
 /** What supervision asks for, until a turn under the lock answers it. */
 interface Asked {
   readonly replace: Map<string, Worker>;
-  rollBack: {readonly deploy: string; readonly reason: string} | undefined;
+  rollBack: {readonly release: string; readonly reason: string} | undefined;
 }
 
 /**
@@ -68,27 +73,26 @@ export async function watch(context: Context): Promise<number> {
     log.info(event);
     renderer.event(event);
   };
-  const say = (text: string): void => report({event: 'note', text});
+  /** What a watch does by itself everybody sees, not only who asks for every word. */
+  const say = (text: string): void => {
+    log.info({event: 'note', text});
+    if (!context.json && !context.quiet) context.output.out(`${plainText(text)}\n`);
+  };
   const notify = openNotify(context.env, say);
   const asked: Asked = {replace: new Map(), rollBack: undefined};
   const finishing = new Set<Promise<void>>();
   const isInterrupted = journalLook();
   let stamp = configStamp(config.file);
-  let tools = wire(config, report);
+  const wired = [wire(config, report)];
   let webhook: ReturnType<typeof listenForForges> = Promise.resolve(undefined);
-  const beforeStart = new Set<AbortSignal>();
-  let wake = (): void => undefined;
+  const reviving = openReviving();
+  const woken = openWake();
+  const {wake} = woken;
   let tellSettled = (): void => undefined;
   const settledAtStart = new Promise<void>(resolve => {
     tellSettled = resolve;
   });
 
-  /** While a revision is fetched and built, which may take long, what serves is supervised as ever; from the start on ports are given away. */
-  const follow = (run: AbortSignal, event: DeployEvent): void => {
-    if (event.event !== 'phase' || event.state !== 'began') return;
-    if (event.phase === 'update' || event.phase === 'build') beforeStart.add(run);
-    else beforeStart.delete(run);
-  };
   const reload = (): void => {
     try {
       const fresh = context.loadConfigAgain();
@@ -104,7 +108,8 @@ export async function watch(context: Context): Promise<number> {
         });
       }
       config = fresh;
-      tools = wire(config, report);
+      wired.push(wire(config, report));
+      if (wired.length > MOST_CONFIGURATIONS) wired.shift();
       stamp = configStamp(config.file);
       say(`read ${config.file} again`);
     } catch (error) {
@@ -113,15 +118,18 @@ export async function watch(context: Context): Promise<number> {
       log.info({event: 'note', text: `${code}: ${message}; the configuration of before stays in force`});
     }
   };
-  const settled = (turn: {result: DeployResult; finish(): Promise<DeployResult>}): void => {
-    renderer.result(turn.result);
-    const end = turn.finish().then(result => {
-      if (result.exit !== turn.result.exit) renderer.result(result);
-    }, (error: unknown) => say(asFailure(error).message)).finally(() => {
+  const keep = (work: Promise<void>): void => {
+    const end = work.catch((error: unknown) => say(asFailure(error).message)).finally(() => {
       finishing.delete(end);
       giveBackMemory();
     });
     finishing.add(end);
+  };
+  const settled = (turn: {result: DeployResult; finish(): Promise<DeployResult>}): void => {
+    renderer.result(turn.result);
+    keep(turn.finish().then(result => {
+      if (result.exit !== turn.result.exit) renderer.result(result);
+    }));
   };
 
   /** One turn under the lock. Returns how it ended; undefined when there was nothing to do after all. */
@@ -130,19 +138,15 @@ export async function watch(context: Context): Promise<number> {
     const own = until(signal);
     let idle = false;
     try {
-      const done = await takeTurn(lock, {context: {output: context.output, signal: own.signal, letGo: signal}, config, renderer: {event: event => {
-        follow(own.signal, event);
-        renderer.event(event);
-      }, result: () => undefined}, wait: true, answers: true}, change => {
+      const done = await takeTurn(lock, {context: {output: context.output, signal: own.signal, letGo: signal, reviving}, config, renderer: {event: renderer.event, result: () => undefined}, wait: true, answers: true}, change => {
         const work = workFor(change, asked, first, own.signal);
         idle = work === undefined && change.recovered === undefined;
         return work ?? Promise.resolve(onlySettled(change));
       });
-      if (!idle) settled(done);
-      else await done.finish();
+      if (idle) keep(done.finish().then(() => undefined));
+      else settled(done);
       return idle ? undefined : done.result;
     } finally {
-      beforeStart.delete(own.signal);
       own.close();
     }
   };
@@ -155,12 +159,8 @@ export async function watch(context: Context): Promise<number> {
       await settledAtStart;
       const own = until(signal);
       try {
-        await COMMANDS[command as keyof typeof COMMANDS](clientContext(context, config, requestedBy, own.signal, event => {
-          follow(own.signal, event);
-          renderer.event(event);
-        }, tell), options);
+        await COMMANDS[command as keyof typeof COMMANDS]({...clientContext(context, config, requestedBy, own.signal, renderer.event, tell), reviving}, options);
       } finally {
-        beforeStart.delete(own.signal);
         own.close();
         giveBackMemory();
       }
@@ -175,35 +175,53 @@ export async function watch(context: Context): Promise<number> {
   };
   context.signal.addEventListener('abort', stop, {once: true});
   if (context.signal.aborted) stop();
-  const place = takePlace(config.stateDir, signal);
-  const poller = startPoller(() => config, report, signal);
-  const spool = watchSpool(config.stateDir, () => wake());
-  webhook = Promise.resolve(await listenForForges(config, say));
-  const copy = followWorkingCopy(() => config, trigger => poller.look(trigger), say, signal);
-  say(`watch of ${config.app} runs, pid ${process.pid}`);
+  const place = takePlace(config.stateDir, signal).catch((error: unknown) => {
+    say(`hooks start deployers of their own: ${asFailure(error).message}`);
+    return undefined;
+  });
+  // Who files a request from the end on must not find that somebody waits for it.
+  signal.addEventListener('abort', () => void place.then(taken => taken?.leave()), {once: true});
+  const poller = startPoller(() => config, say, signal);
+  const spool = watchSpool(config.stateDir, wake);
+  let copy: Promise<void> | undefined;
   let supervisor: ReturnType<typeof supervise> | undefined;
   try {
+    webhook = Promise.resolve(await listenForForges(config, say));
+    copy = followWorkingCopy(() => config, trigger => poller.look(trigger), say, signal).catch((error: unknown) => {
+      say(`the working copy is not watched, the repository is still polled: ${asFailure(error).message}`);
+    });
+    say(`watch of ${config.app} runs, pid ${process.pid}`);
     let failed = 0;
+    let told: string | undefined;
     for (let first = true; !signal.aborted; first = false) {
-      let idle = true;
+      let idle = false;
       try {
         // What a crash left is settled, and what served is brought back, before anything else.
-        idle = !first && !isAsked(config.stateDir, asked, isInterrupted);
-        const result = idle ? undefined : await turn(first);
-        failed = result !== undefined && result.exit !== 0 && result.revision === null ? failed + 1 : 0;
+        const due = first || isAsked(config.stateDir, asked, isInterrupted);
+        // A repository that was away is asked aside before it is asked under the lock once more.
+        if (failed > 0 && !first && !isSupervisionAsked(asked) && !isInterrupted(config.stateDir)) await resolveAside(config, undefined, signal);
+        const result = due ? await turn(first) : undefined;
+        idle = result === undefined;
+        const stands = result !== undefined && ((result.exit !== 0 && result.revision === null) || isInterrupted(config.stateDir));
+        failed = stands ? failed + 1 : 0;
       } catch (error) {
         if (signal.aborted) break;
         failed++;
-        renderer.result(failedResult(asFailure(error)));
+        const {code, message, hint} = asFailure(error);
+        // Once: it may be the same for days.
+        if (message !== told) renderer.result(failedResult({code, message, hint}));
+        told = message;
       }
+      if (failed === 0) told = undefined;
       supervisor ??= supervise({
-        config: () => config, tools: () => tools, isBeforeStart: () => beforeStart.size > 0, signal,
+        config: () => config, reviving, say, signal,
+        tools: hash => wired.find(({config: {hash: other}}) => other === hash) ?? present(wired),
         replace: worker => {
           asked.replace.set(worker.id, worker);
           wake();
         },
-        rollBack: (deploy, reason) => {
-          asked.rollBack = {deploy, reason};
+        rollBack: (release, reason) => {
+          asked.rollBack = {release, reason};
           wake();
         },
       });
@@ -212,25 +230,39 @@ export async function watch(context: Context): Promise<number> {
       notify.ready();
       // What was committed while no watch ran.
       if (first && config.watch.pollMs > 0) poller.look('poll');
-      if (failed > 0) await delay(Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (failed - 1)), undefined, {signal}).catch(() => undefined);
-      else if (idle) await untilWoken(again => {
-        wake = again;
-      }, LOOK_AGAIN_MS, signal);
+      if (failed > 0) await woken.until(Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (failed - 1)), signal);
+      else if (idle) await woken.until(LOOK_AGAIN_MS, signal);
     }
   } finally {
     over.abort();
     tellSettled();
     context.signal.removeEventListener('abort', stop);
     spool.close();
-    await Promise.all([control.close(), webhook.then(open => open?.close()), copy, poller.close(), supervisor?.close(), ...finishing]);
+    await Promise.all([control.close(), webhook.then(open => open?.close()), copy, poller.close(), supervisor?.close()]);
+    await Promise.all(finishing);
     await notify.close();
-    (await place)?.leave();
+    await place;
     // What still drains is taken up by a process of its own as soon as this one is gone.
-    if (readDrains(config.stateDir).length > 0) drainInBackground(config);
+    if (stillDrains(config.stateDir, say)) drainInBackground(config);
   }
   say('watch ends; the workers run on');
   only.release();
   return 0;
+}
+
+function present<T>(list: readonly T[]): T {
+  const last = list.at(-1);
+  if (last === undefined) throw new Error('no configuration was read');
+  return last;
+}
+
+function stillDrains(stateDir: string, say: (text: string) => void): boolean {
+  try {
+    return readDrains(stateDir).length > 0;
+  } catch (error) {
+    say(asFailure(error).message);
+    return false;
+  }
 }
 
 /** What there is to do, under the lock; undefined when there is nothing. */
@@ -249,7 +281,7 @@ function supervisedWork(state: State, asked: Asked, first: boolean, tools: Deplo
   const {serving} = state;
   if (serving === null) return undefined;
   const own = {requestedBy: 'watch', force: true, filed: []} as const;
-  const target = asked.rollBack?.deploy === serving.deploy ? rollbackTarget(state) : undefined;
+  const target = asked.rollBack?.release === serving.release.id && onTrialSince(state) !== undefined ? rollbackTarget(state) : undefined;
   if (target !== undefined) {
     tools.report({event: 'note', text: `${asked.rollBack?.reason ?? ''}; back to release ${target.id} (${target.revision})`});
     return {...own, trigger: 'rollback', target: {kind: 'release', release: target}};
@@ -261,8 +293,12 @@ function supervisedWork(state: State, asked: Asked, first: boolean, tools: Deplo
   return dead ? {...own, trigger: 'boot', target: {kind: 'release', release: serving.release}} : undefined;
 }
 
-function isAsked(stateDir: string, {replace, rollBack}: Asked, isInterrupted: (stateDir: string) => boolean): boolean {
-  return replace.size > 0 || rollBack !== undefined || !isEmpty(stateDir) || isInterrupted(stateDir);
+function isSupervisionAsked({replace, rollBack}: Asked): boolean {
+  return replace.size > 0 || rollBack !== undefined;
+}
+
+function isAsked(stateDir: string, asked: Asked, isInterrupted: (stateDir: string) => boolean): boolean {
+  return isSupervisionAsked(asked) || !isEmpty(stateDir) || isInterrupted(stateDir);
 }
 
 /** Whether the journal tells of a deploy that has not ended; the file is read when it is another one than at the last look. */
@@ -349,15 +385,26 @@ async function followWorkingCopy(config: () => Config, look: (trigger: LookTrigg
   settling.close();
 }
 
-function untilWoken(onWake: (wake: () => void) => void, ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise(resolve => {
-    const end = () => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', end);
-      resolve();
-    };
-    const timer = setTimeout(end, ms);
-    signal.addEventListener('abort', end, {once: true});
-    onWake(end);
-  });
+/** A wake that comes while nobody waits for it is not lost. */
+function openWake(): {wake(): void; until(ms: number, signal: AbortSignal): Promise<void>} {
+  let pending = false;
+  let end: (() => void) | undefined;
+  return {
+    wake: () => {
+      pending = true;
+      end?.();
+    },
+    until: (ms, signal) => new Promise(resolve => {
+      const over = () => {
+        clearTimeout(timer);
+        signal.removeEventListener('abort', over);
+        [end, pending] = [undefined, false];
+        resolve();
+      };
+      const timer = setTimeout(over, ms);
+      signal.addEventListener('abort', over, {once: true});
+      end = over;
+      if (pending || signal.aborted) over();
+    }),
+  };
 }

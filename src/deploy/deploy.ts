@@ -313,8 +313,9 @@ export function recordServing(generation: Generation, was: BeforeSwitch, tools: 
 function stateServing(generation: Generation, {before}: Pick<BeforeSwitch, 'before'>, run: Pick<Run, 'trigger' | 'newest'>): State {
   const {release} = generation;
   const rolledBackFrom = run.trigger === 'rollback' ? before.serving?.release : undefined;
-  const entry = {...release, servedAt: generation.since, good: true};
-  const known = before.served.some(({id}) => id === release.id);
+  const was = before.served.find(({id}) => id === release.id);
+  const known = was !== undefined;
+  const entry = {...release, servedAt: generation.since, firstServedAt: was?.firstServedAt ?? was?.servedAt ?? generation.since, good: true};
   const served = (known ? before.served.map(one => one.id === release.id ? entry : one) : [...before.served, entry])
     .map(one => one.id === rolledBackFrom?.id && one.id !== release.id ? {...one, good: false} : one);
   return {

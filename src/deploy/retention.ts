@@ -12,6 +12,15 @@ export function releasesToKeep(state: State, drains: readonly Drain[], keep: num
   return unique.slice(0, Math.max(keep, new Set(needed.filter(id => id !== undefined)).size));
 }
 
+/**
+ * Since when the release that serves has served, ISO 8601, where it is the newest that ever did: then it may be to blame for what its
+ * workers do. Undefined for one that was gone back to, or that is not alone to judge: an outage would lead further and further back.
+ */
+export function onTrialSince({serving, served}: State): string | undefined {
+  const newest = served.at(-1);
+  return newest === undefined || newest.id !== serving?.release.id ? undefined : newest.firstServedAt ?? newest.servedAt;
+}
+
 /** Where a rollback goes: the last good release that served before the one that serves; one further back each time, never forth. */
 export function rollbackTarget({serving, served}: State): ServedRelease | undefined {
   const index = serving === null ? served.length : served.findIndex(({id}) => id === serving.release.id);

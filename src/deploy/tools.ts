@@ -80,8 +80,8 @@ export interface Workers {
 export interface Health {
   /** Errors: START_FAILED, NEVER_HEALTHY. */
   waitUntilHealthy(launched: readonly LaunchedWorker[], release: Release, relaunch: (worker: LaunchedWorker) => Promise<LaunchedWorker>, report: Report, signal: AbortSignal): Promise<Worker[]>;
-  /** One check of one worker: alive, its own socket, a good answer. */
-  check(release: Release, worker: Worker): Promise<CheckResult>;
+  /** One check of one worker: alive, its own socket, a good answer. Errors: the signal's reason. */
+  check(release: Release, worker: Worker, signal?: AbortSignal): Promise<CheckResult>;
 }
 
 /** nginx's upstream. */

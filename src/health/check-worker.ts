@@ -37,9 +37,10 @@ export async function checkWorker(config: Config, release: Release, port: number
 function watchOwnDelay(ms: number): () => number {
   const due = performance.now() + ms;
   let delay = 0;
+  // Of a check that was aborted nobody asks any more: it must not keep the process.
   const timer = setTimeout(() => {
     delay = performance.now() - due;
-  }, ms);
+  }, ms).unref();
   return () => {
     clearTimeout(timer);
     return delay;

@@ -21,15 +21,32 @@ export interface HistoryLine {
 
 /** Oldest first. A torn last line, left by a full disk or a power cut, is skipped. */
 export function readHistory(stateDir: string): HistoryLine[] {
-  const text = readRegularFile(historyPath(stateDir))?.toString('utf8') ?? '';
-  return text.split('\n').flatMap(line => {
-    if (line === '') return [];
-    try {
-      return [JSON.parse(line) as HistoryLine];
-    } catch {
-      return []; // A line that was cut off tells nothing that could be relied on.
-    }
-  });
+  return decodeHistory(readRegularFile(historyPath(stateDir)) ?? Buffer.alloc(0));
+}
+
+export function decodeHistory(bytes: Buffer): HistoryLine[] {
+  return bytes.toString('utf8').split('\n').flatMap(decodeLine);
+}
+
+/** The last deploys, newest first, without the requests that came to no deploy. Only as much is decoded as is needed: a history grows for years. */
+export function lastDeploys(stateDir: string, count: number): HistoryLine[] {
+  const bytes = readRegularFile(historyPath(stateDir)) ?? Buffer.alloc(0);
+  const found: HistoryLine[] = [];
+  for (let end = bytes.length; end > 0 && found.length < count;) {
+    const start = bytes.lastIndexOf(0x0a, end - 1) + 1;
+    found.push(...decodeLine(bytes.toString('utf8', start, end)).filter(({outcome}) => outcome !== 'unchanged' && outcome !== 'superseded'));
+    end = start - 1;
+  }
+  return found;
+}
+
+function decodeLine(line: string): HistoryLine[] {
+  if (line === '') return [];
+  try {
+    return [JSON.parse(line) as HistoryLine];
+  } catch {
+    return []; // A line that was cut off tells nothing that could be relied on.
+  }
 }
 
 /** Adds lines, but for deploys that have one. May run twice. */
@@ -49,6 +66,6 @@ export function addToHistory(stateDir: string, ...lines: readonly HistoryLine[])
   }
 }
 
-function historyPath(stateDir: string): string {
+export function historyPath(stateDir: string): string {
   return join(stateDir, 'history.ndjson');
 }

@@ -13,6 +13,8 @@ import {generationAsRestarted} from './restarts.ts';
 export interface ServedRelease extends Release {
   /** ISO 8601, of the last time that it began to serve. */
   readonly servedAt: string;
+  /** ISO 8601, of the first time; absent in a state of before there was a watch. */
+  readonly firstServedAt?: string;
   /** False once it was rolled back from: no rollback goes there by itself. */
   readonly good: boolean;
 }

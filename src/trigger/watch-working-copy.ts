@@ -17,7 +17,8 @@ export async function watchWorkingCopy(workingCopy: string, {edits}: Watching, o
   const tells = whatTells(workingCopy);
   // `git add` writes the index alone.
   if (edits && existsSync(join(workingCopy, '.git/HEAD'))) tells.push(join(workingCopy, '.git/index'));
-  const watchers = [watch(tells, {ignoreInitial: true, followSymlinks: false}).on('all', onChange)];
+  // chokidar is never ready with nothing to watch, as in a linked work tree of git.
+  const watchers = tells.length === 0 ? [] : [watch(tells, {ignoreInitial: true, followSymlinks: false}).on('all', onChange)];
   if (edits) {
     // The kernel tells by a directory what happens to its files, so these need no watches of their own: the system has few.
     const ignored = (path: string, stats?: {isDirectory(): boolean}) => ['.svn', '.git'].includes(basename(path)) || stats?.isDirectory() === false;

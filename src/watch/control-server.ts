@@ -1,7 +1,6 @@
 import {chmodSync, lstatSync, mkdirSync, unlinkSync} from 'node:fs';
 import {createServer, type IncomingMessage, type ServerResponse} from 'node:http';
 import {join} from 'node:path';
-import {setTimeout as delay} from 'node:timers/promises';
 import type {DeployEvent, DeployResult} from '../deploy/events.ts';
 import {DeployError, messageOf} from '../errors.ts';
 
@@ -46,8 +45,9 @@ export async function openControl(runDir: string, answer: (request: ControlReque
   server.maxConnections = MOST_CONNECTIONS;
   const running = new Set<Promise<void>>();
   try {
-    mkdirSync(runDir, {recursive: true, mode: 0o711});
-    chmodSync(runDir, 0o711);
+    // One that was there has the rights that its owner gave it.
+    if (mkdirSync(runDir, {recursive: true, mode: 0o711}) !== undefined) chmodSync(runDir, 0o711);
+    refuseOpenDirectory(runDir);
     if (lstatSync(path, {throwIfNoEntry: false})?.isSocket() === true) unlinkSync(path);
     await listen();
   } catch (error) {
@@ -56,7 +56,9 @@ export async function openControl(runDir: string, answer: (request: ControlReque
   return {
     close: async () => {
       const closed = new Promise(resolve => server.close(resolve));
-      await Promise.race([Promise.all(running), delay(REQUEST_TIMEOUT_MS, undefined, {ref: false})]);
+      // Each of them ends: a request that is not whole by its time limit, a command by the end of the watch.
+      server.closeIdleConnections();
+      await Promise.all(running);
       server.closeAllConnections();
       await closed;
     },
@@ -74,6 +76,12 @@ export async function openControl(runDir: string, answer: (request: ControlReque
       }
     });
   }
+}
+
+/** Whoever may write there could put a socket of his own in our place, and hear what root asks of it. */
+function refuseOpenDirectory(path: string): void {
+  const {uid, mode} = lstatSync(path);
+  if ((uid !== 0 && uid !== process.geteuid?.()) || (mode & 0o022) !== 0) throw new Error(`others may write the directory ${path}`);
 }
 
 async function serve(request: IncomingMessage, response: ServerResponse, answer: (request: ControlRequest) => ControlAnswer): Promise<void> {

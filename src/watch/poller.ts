@@ -1,6 +1,6 @@
 import {setTimeout as delay} from 'node:timers/promises';
 import type {Config} from '../config/config.ts';
-import type {LookTrigger, Report} from '../deploy/events.ts';
+import type {LookTrigger} from '../deploy/events.ts';
 import {mayBeNews} from '../deploy/filed-requests.ts';
 import {unfinished} from '../deploy/recover.ts';
 import {asFailure} from '../deploy/run.ts';
@@ -17,7 +17,7 @@ export interface Poller {
 }
 
 /** Asks the repository which revision is the newest, at `watch.poll` and when told to; files a request where that may be news. */
-export function startPoller(config: () => Config, report: Report, signal: AbortSignal): Poller {
+export function startPoller(config: () => Config, say: (text: string) => void, signal: AbortSignal): Poller {
   let asked: LookTrigger | undefined;
   let wake = new AbortController();
   let failed = 0;
@@ -35,7 +35,7 @@ export function startPoller(config: () => Config, report: Report, signal: AbortS
       failed++;
       const {message} = asFailure(error);
       // Once: the repository may be away for days.
-      if (message !== told) report({event: 'note', text: `the repository was asked in vain: ${message}`});
+      if (message !== told) say(`the repository was asked in vain: ${message}`);
       told = message;
     }
   };
@@ -46,8 +46,9 @@ export function startPoller(config: () => Config, report: Report, signal: AbortS
       if (trigger !== undefined) await ask(trigger);
       const {pollMs} = config().watch;
       if (asked === undefined) {
-        await untilWoken(wake.signal, signal, pollMs === 0 ? undefined : nextPoll(pollMs, failed, Math.random()));
-        if (!wake.signal.aborted) asked = 'poll';
+        // What was asked in vain is asked again, be the repository never asked by itself.
+        await untilWoken(wake.signal, signal, pollMs > 0 ? nextPoll(pollMs, failed, Math.random()) : failed > 0 ? nextPoll(ASKED_AGAIN_MS, failed - 1, Math.random()) : undefined);
+        if (!wake.signal.aborted) asked = pollMs > 0 ? 'poll' : trigger ?? 'poll';
         wake = new AbortController();
       }
     }
@@ -76,5 +77,6 @@ async function untilWoken(wake: AbortSignal, signal: AbortSignal, ms: number | u
 }
 
 const DEPLOY_POLL_MS = 200;
+const ASKED_AGAIN_MS = 10_000;
 /** setTimeout knows no longer time. */
 const NEVER_MS = 2 ** 31 - 1;

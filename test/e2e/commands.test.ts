@@ -32,20 +32,25 @@ test('status tells what serves, with the exit code of an init script', async (t)
   const running = await site.run(['status', '--json']);
   assert.equal(running.exit, 0);
   const status = await site.status();
-  assert.deepEqual(Object.keys(status).sort(), ['app', 'deploy', 'draining', 'interrupted', 'pending', 'serving', 'upstream']);
+  assert.deepEqual(Object.keys(status).sort(), ['app', 'deploy', 'deploys', 'draining', 'interrupted', 'pending', 'serving', 'upstream', 'watch']);
   assert.equal(status.app, 'site');
   assert.equal(status.pending, null);
   assert.deepEqual(status.upstream, {name: 'myweb', file: site.nginx.upstreamFile, ports: site.nginx.upstreamPorts()});
   for (const worker of status.serving?.workers ?? []) {
-    assert.deepEqual(Object.keys(worker).sort(), ['pid', 'port', 'restarts', 'started_at', 'state']);
+    assert.deepEqual(Object.keys(worker).sort(), ['cpu', 'memory', 'pid', 'port', 'restarts', 'saw', 'started_at', 'state']);
     assert.ok(Math.abs(Date.now() - Date.parse(worker.started_at)) < 60_000);
+    assert.ok(worker.saw === null && worker.memory !== null && worker.memory > 1e6 && worker.memory < 1e9 && worker.cpu !== null && worker.cpu >= 0);
   }
+  assert.deepEqual([status.watch, status.deploys], [null, await site.history()]);
   const text = await site.run(['status']);
-  for (const worker of status.serving?.workers ?? []) assert.ok(text.stdout.includes(String(worker.port)), text.stdout);
+  for (const {port, pid} of status.serving?.workers ?? []) assert.match(text.stdout, new RegExp(`^  ${port} +${pid}  healthy .* MiB .* %$`, 'm'));
+  assert.match(text.stdout, /^no watch runs\nlast deploys\n  .* deployed .* manual by /m);
+  assert.ok(!text.stdout.includes('\u001b'), 'no colour in a pipe');
+  assert.match((await site.run(['status'], {env: {FORCE_COLOR: '1'}})).stdout, /\u001b\[32mhealthy/);
 
   for (const {pid} of status.serving?.workers ?? []) process.kill(pid, 'SIGKILL');
   await waitUntil('status to see it', async () => (await site.run(['status'])).exit === 1);
-  assert.deepEqual((await site.status()).serving?.workers.map((worker) => worker.state), ['dead', 'dead']);
+  assert.deepEqual((await site.status()).serving?.workers.map(({state, memory, cpu}) => [state, memory, cpu]), [['dead', null, null], ['dead', null, null]]);
   const again = await site.deployed();
   assert.equal(again.result?.outcome, 'deployed', 'dead workers are no reason to call it unchanged');
   await site.settled({version: '1'});

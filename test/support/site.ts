@@ -51,15 +51,20 @@ export interface StatusWorker {
   readonly state: string;
   readonly started_at: string;
   readonly restarts: number;
+  readonly saw: string | null;
+  readonly memory: number | null;
+  readonly cpu: number | null;
 }
 
 export interface Status {
   readonly app: string;
   readonly serving: {readonly release: string; readonly revision: string; readonly since: string; readonly workers: readonly StatusWorker[]} | null;
-  readonly draining: readonly {readonly release: string; readonly revision: string; readonly workers: readonly StatusWorker[]; readonly connections: number; readonly since: string}[];
-  readonly deploy: {readonly id: string; readonly phase: string; readonly revision: string; readonly since: string} | null;
+  readonly draining: readonly {readonly release: string; readonly revision: string; readonly workers: readonly StatusWorker[]; readonly connections: number; readonly nginx_workers: readonly number[]; readonly since: string}[];
+  readonly deploy: {readonly id: string; readonly phase: string; readonly revision: string; readonly since: string; readonly phase_since: string} | null;
   readonly pending: {readonly revision: string | null; readonly since: string} | null;
   readonly upstream: {readonly name: string; readonly file: string; readonly ports: readonly number[]};
+  readonly watch: {readonly pid: number; readonly since: string} | null;
+  readonly deploys: readonly HistoryLine[];
 }
 
 export interface HistoryLine {

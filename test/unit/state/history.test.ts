@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import {appendFileSync, readFileSync, statSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {after, beforeEach, test} from 'node:test';
-import {addToHistory, readHistory} from '../../../src/state/history.ts';
+import {addToHistory, lastDeploys, readHistory} from '../../../src/state/history.ts';
 import {makeTempDir, removeTempDir} from '../../support/temp-dir.ts';
 import {line} from './samples.ts';
 
@@ -53,4 +53,13 @@ test('it is made readable for its owner alone, and only appended to', () => {
   const fresh = makeTempDir();
   addToHistory(fresh, line('d1'));
   assert.equal(statSync(join(fresh, 'history.ndjson')).mode & 0o777, 0o600);
+});
+
+test('the last deploys are newest first, without what came to no deploy and what is torn', () => {
+  assert.deepEqual(lastDeploys(join(dir, 'absent'), 5), []);
+  addToHistory(dir, line('d1'), {...line('d2', 'grüße'), outcome: 'aborted'}, {...line('d3'), outcome: 'unchanged'}, line('d4'), {...line('d5'), outcome: 'superseded'});
+  appendFileSync(path, '{"id":"d6","outc');
+  const last = (count: number) => lastDeploys(dir, count).map(({id}) => id);
+  assert.deepEqual([last(1), last(2), last(5)], [['d4'], ['d4', 'd2'], ['d4', 'd2', 'd1']]);
+  assert.deepEqual(lastDeploys(dir, 2)[1], {...line('d2', 'grüße'), outcome: 'aborted'});
 });
