@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import {spawnSync} from 'node:child_process';
 import {createHmac, randomUUID} from 'node:crypto';
-import {chmodSync, readFileSync, renameSync, rmSync, statSync, writeFileSync} from 'node:fs';
+import {chmodSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync} from 'node:fs';
 import {request} from 'node:http';
 import {connect, createServer} from 'node:net';
 import {join} from 'node:path';
@@ -28,7 +28,7 @@ interface Watching extends RunningCommand {
 
 async function watchOver(t: TestContext, site: Site, {poll = '0s'}: {poll?: string} = {}): Promise<Watching> {
   site.configure({watch: {poll, settle: '100ms', check: '200ms'}, run_dir: join(site.dir, 'run')});
-  const running = site.start(['watch', '--verbose'], {withinMs: LONG_MS});
+  const running = site.start(['watch', '--verbose'], {withinMs: 2 * LONG_MS});
   t.after(() => running.child.kill('SIGKILL'));
   await waitUntil('the watch to run', () => running.stdout().includes('watch of site runs'), SOON);
   return {...running, end: async () => {
@@ -518,3 +518,96 @@ test('serving workers that answer too late for want of CPU are not stopped for i
   await watch.end();
   await site.settled({version: '1'});
 });
+
+test('an outage of what all releases need leads back one release at most', {timeout: 2 * LONG_MS}, async t => {
+  const site = await makeSite(t);
+  const flag = join(site.dir, 'outage');
+  for (const version of ['1', '2', '3']) {
+    await site.release(version, {die_when_there: flag});
+    await site.deployed();
+  }
+  const watch = await watchOver(t, site);
+  writeFileSync(flag, '');
+  await waitUntil('release 3 to be blamed', async () => (await deploys(site))[0] === 'rollback deployed', {...SOON, withinMs: 120_000});
+  const died = () => [...watch.stdout().matchAll(/of release 000002 died/g)].length;
+  await waitUntil('the workers of release 2 to die again and again', () => died() >= 8, {...SOON, withinMs: 120_000});
+  rmSync(flag);
+  await waitUntil('release 2 to be back', async () => await site.version() === '2' && (await workers(site)).every(({state}) => state === 'healthy'), SOON);
+  assert.equal((await deploys(site)).filter(line => line === 'rollback deployed').length, 1);
+  await watch.end();
+  await site.settled({version: '2'});
+});
+
+test('a release whose workers hang again and again is not deployed over and over', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t, {count: 1});
+  site.configure({check: {timeout: '300ms'}, drain: {quiet: '500ms', deadline: '1s'}});
+  await site.release('1', {unhealthy_after_ms: 1000});
+  await site.deployed();
+  const watch = await watchOver(t, site);
+  await waitUntil('a replacement', async () => (await deploys(site))[0] === 'watch deployed', SOON);
+  // Its successor fails as well; the next one may come after a minute.
+  await pause(15_000);
+  assert.deepEqual(await deploys(site), ['watch deployed', 'manual deployed']);
+  await watch.end();
+});
+
+test('a command that the watch was too late for is not done twice', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  for (const version of ['2', '3']) {
+    await site.release(version);
+    await site.deployed();
+  }
+  const watch = await watchOver(t, site);
+  // Its start is settled.
+  assert.equal((await site.now()).result?.outcome, 'unchanged');
+  watch.child.kill('SIGSTOP');
+  const back = await site.run(['rollback', '--json']);
+  watch.child.kill('SIGCONT');
+  assert.equal(back.exit, 0, back.stdout + back.stderr);
+  assert.equal(await site.version(), '2');
+  // By an answer to a later request it is known that the watch has seen the earlier one.
+  const unchanged = await site.run(['rollback', '--to', '2', '--json']);
+  assert.deepEqual([unchanged.exit, unchanged.result?.code], [2, 'USAGE']);
+  assert.equal(await site.version(), '2');
+  assert.equal((await deploys(site)).filter(line => line.startsWith('rollback')).length, 1);
+  await watch.end();
+  await site.settled({version: '2'});
+});
+
+test('a watch that cannot listen says why and ends; one with junk in the spool rests', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const secretFile = join(site.dir, 'secret');
+  writeFileSync(secretFile, 'a secret of sixteen and more\n', {mode: 0o600});
+  const taken = createServer();
+  t.after(() => taken.close());
+  await new Promise<void>(resolve => {
+    taken.listen(0, '127.0.0.1', resolve);
+  });
+  const address = taken.address();
+  site.configure({watch: {poll: '0s', webhook: {listen: `127.0.0.1:${typeof address === 'object' ? address?.port : 0}`, secret_file: secretFile}}, run_dir: join(site.dir, 'run')});
+  const end = await site.run(['watch']);
+  assert.equal(end.exit, 3, end.stdout + end.stderr);
+  assert.match(end.stderr, /CONFIG_INVALID/);
+
+  site.configure({watch: {webhook: null}});
+  // A directory with something in it can neither be taken nor, where a file stands in its way, be set aside.
+  mkdirSync(join(site.stateDir, 'spool', 'junk', 'inside'), {recursive: true});
+  rmSync(join(site.stateDir, 'set-aside'), {recursive: true, force: true});
+  writeFileSync(join(site.stateDir, 'set-aside'), '');
+  const watch = await watchOver(t, site);
+  await pause(2000);
+  const before = cpuMs(watch.pid);
+  await pause(4000);
+  assert.ok(cpuMs(watch.pid) - before < 1500, `it took ${cpuMs(watch.pid) - before} ms in 4 s`);
+  await watch.end();
+  rmSync(join(site.stateDir, 'spool', 'junk'), {recursive: true});
+});
+
+/** utime + stime. Source: proc(5). */
+function cpuMs(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) * 10;
+}
