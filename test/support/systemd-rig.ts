@@ -1,21 +1,24 @@
 import {existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync} from 'node:fs';
 import {join} from 'node:path';
+import {fileURLToPath} from 'node:url';
 import {endChild, spawnBound} from './run.ts';
 import {waitUntil} from './wait-until.ts';
 
 export const SYSTEMD = '/lib/systemd/systemd';
 
-// Nothing of this machine may be tidied up, or started: so its /tmp is out of reach but for the test's directory ($0), and systemd
+// Nothing of this machine may be tidied up, or started: so its /tmp is out of reach but for the test's directory ($0) and the code ($2), and systemd
 // knows no unit but those that are written here, whatever asks for the usual beginnings of a boot.
 const BOOT = `
 mount --make-rprivate /
 units=/run/systemd/system:/run/systemd/transient
 [ -z "$1" ] || { mount --bind "$1" /etc; units=/etc/systemd/system:$units; }
 mount -t tmpfs tmpfs /run
-mkdir -p /run/keep /run/systemd/system /run/systemd/transient /run/systemd/journald.conf.d /run/lock
+mkdir -p /run/keep /run/code /run/systemd/system /run/systemd/transient /run/systemd/journald.conf.d /run/lock
 mount --bind "$0" /run/keep
+mount --bind "$2" /run/code
 for directory in /tmp /var/tmp /var/log /var/lib/systemd; do mount -t tmpfs tmpfs "$directory"; done
-mkdir -p "$0"
+mkdir -p "$0" "$2"
+mount --move /run/code "$2"
 mount --move /run/keep "$0"
 mount --bind /bin/true /usr/bin/systemd-tmpfiles
 mount -t cgroup2 none /sys/fs/cgroup
@@ -50,6 +53,9 @@ cd /
 container=other SYSTEMD_UNIT_PATH=$units exec ${SYSTEMD} --system --unit=quiet.target --log-target=journal --show-status=0
 `;
 
+/** The code that is tested: wherever it lies, it is there. */
+const CODE = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '');
+
 // Its cgroups are below one of its own: two of them at once, and the machine's own systemd, do not meet.
 const IN_CGROUP = 'echo $$ >"$0/cgroup.procs"; exec "$@"';
 
@@ -61,7 +67,7 @@ export async function bootSystemd(dir: string, {etc = ''}: {etc?: string} = {}):
   const cgroup = join(ownCgroup(), `osyw-test-${process.pid}-${++boots}`);
   mkdirSync(cgroup);
   const child = spawnBound('/bin/sh', ['-ec', IN_CGROUP, cgroup,
-    '/usr/bin/unshare', '--pid', '--fork', '--kill-child', '--mount', '--mount-proc', '--cgroup', '--uts', '--ipc', '--', '/bin/sh', '-ec', BOOT, dir, etc], {stdio: 'ignore'});
+    '/usr/bin/unshare', '--pid', '--fork', '--kill-child', '--mount', '--mount-proc', '--cgroup', '--uts', '--ipc', '--', '/bin/sh', '-ec', BOOT, dir, etc, CODE], {stdio: 'ignore'});
   const stop = async () => {
     await endChild(child, 'SIGKILL');
     await waitUntil('its processes to end', () => readFileSync(join(cgroup, 'cgroup.events'), 'utf8').includes('populated 0'), {withinMs: 20_000});
