@@ -185,6 +185,8 @@ test('history --follow tells each line as it comes, from before the first deploy
   assert.equal(existsSync(site.stateDir), false);
   const [lines, people] = [begun(t, site, ['history', '--follow', '--json']), begun(t, site, ['history', '--follow'])];
   await site.deployed();
+  // One that polls would deploy it first.
+  site.configure({watch: {poll: '0s'}});
   const watch = begun(t, site, ['watch']);
   await waitUntil('the watch to be seen', async () => (await site.status()).watch, SOON);
   await site.release('2');
