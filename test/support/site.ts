@@ -333,7 +333,6 @@ function siteSettings(site: {
     check: {http: '/healthz', interval: '20ms', timeout: '2s', consecutive: 1, deadline: app === 'osyw' ? '30s' : '4s', body: 'ok'},
     nginx: {upstream: 'myweb', file: nginx.upstreamFile, binary: NGINX, conf: nginx.conf, prefix: nginx.prefix},
     drain: {quiet: '20s', deadline: '30s'},
-    run_dir: join(dir, 'run'),
     state_dir: join(dir, 'state'),
     run_dir: join(dir, 'run'),
   };
