@@ -40,9 +40,9 @@ import {drainInBackground, failedResult, takeTurn, type Change} from './turn.ts'
 /** What no event told of is found so late. */
 const LOOK_AGAIN_MS = 1000;
 const PLACE_POLL_MS = 100;
-/** A request that stands, for not even a revision was found, is not tried again at once. */
 /** Whose workers may still run. */
 const MOST_CONFIGURATIONS = 5;
+/** A request that stands, for not even a revision was found, is not tried again at once. */
 const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 60_000;
 

@@ -4,6 +4,7 @@ import type {Config} from '../config/config.ts';
 import type {Release} from '../deploy/deployment.ts';
 import type {Releases, WorkingCopy} from '../deploy/tools.ts';
 import {DeployError, errnoOf, messageOf} from '../errors.ts';
+import {entriesOf} from '../support/entries-of.ts';
 import {ignoreMissing, readRegularFile, replaceFile, syncDirectory} from '../state/atomic-file.ts';
 import {findAccount, type Account} from '../support/accounts.ts';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
@@ -357,15 +358,6 @@ function startTimeOf(pid: number): string | undefined {
     return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
   } catch {
     return undefined;
-  }
-}
-
-function entriesOf(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return [];
-    throw error;
   }
 }
 

@@ -1,7 +1,7 @@
-import {readdirSync, unlinkSync} from 'node:fs';
+import {unlinkSync} from 'node:fs';
 import {join} from 'node:path';
 import type {Generation, Worker} from '../deploy/deployment.ts';
-import {errnoOf} from '../errors.ts';
+import {entriesOf} from '../support/entries-of.ts';
 import {ignoreMissing, readRegularFile, replaceFile} from './atomic-file.ts';
 
 /**
@@ -28,7 +28,7 @@ export function generationAsRestarted(stateDir: string, generation: Generation):
 /** Removes what is on record of all other workers. May run twice. */
 export function forgetRestarts(stateDir: string, others: ReadonlySet<string>): void {
   const kept = new Set([...others].map(nameOf));
-  for (const name of namesIn(directoryOf(stateDir))) {
+  for (const name of entriesOf(directoryOf(stateDir))) {
     if (!kept.has(name)) ignoreMissing(() => unlinkSync(join(directoryOf(stateDir), name)));
   }
 }
@@ -41,15 +41,6 @@ function readRestart(path: string): Restart | undefined {
     return version === 1 ? {process, startedAt, restarts} : undefined;
   } catch {
     return undefined; // Damaged: its process is found by the mark.
-  }
-}
-
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return [];
-    throw error;
   }
 }
 

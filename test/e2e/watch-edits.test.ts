@@ -3,30 +3,16 @@ import {execFileSync} from 'node:child_process';
 import {appendFileSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {test, type TestContext} from 'node:test';
-import type {CommandEnd, RunningCommand} from '../support/osyw.ts';
+import type {CommandEnd} from '../support/osyw.ts';
 import {makeSite, present, type HistoryLine, type Settings, type Site} from '../support/site.ts';
 import {waitUntil} from '../support/wait-until.ts';
+import {quiet, serves, SOON, startWatch, type Watching} from '../support/watching.ts';
 
 const LONG_MS = 240_000;
-const SOON = {withinMs: 90_000, everyMs: 50};
 const NAME = /\+edits:[0-9a-f]{12}$/;
 
-interface Watching extends RunningCommand {
-  /** SIGTERM; it must end with 0. */
-  end(): Promise<CommandEnd>;
-}
-
-async function watchOver(t: TestContext, site: Site, watch: Settings = {}): Promise<Watching> {
-  site.configure({watch: {poll: '0s', settle: '200ms', check: '500ms', edits: true, ...watch}, run_dir: join(site.dir, 'run')});
-  const running = site.start(['watch', '--verbose'], {withinMs: LONG_MS});
-  t.after(() => running.child.kill('SIGKILL'));
-  await waitUntil('the watch to run', () => running.stdout().includes('watch of site runs'), SOON);
-  return {...running, end: async () => {
-    running.child.kill('SIGTERM');
-    const end = await running.ended;
-    assert.equal(end.exit, 0, end.stdout + end.stderr);
-    return end;
-  }};
+function watchOver(t: TestContext, site: Site, watch: Settings = {}): Promise<Watching> {
+  return startWatch(t, site, {poll: '0s', settle: '200ms', check: '500ms', edits: true, ...watch});
 }
 
 const inCopy = (site: Site, path: string) => join(site.workingCopy, path);
@@ -35,17 +21,6 @@ const inCopy = (site: Site, path: string) => join(site.workingCopy, path);
 function edit(site: Site, version: string, more: Settings = {}): void {
   const path = inCopy(site, 'behaviour.json');
   writeFileSync(path, JSON.stringify({...JSON.parse(readFileSync(path, 'utf8')) as Settings, ...more, version}, null, 2));
-}
-
-function serves(site: Site, version: string): Promise<unknown> {
-  return waitUntil(`version ${version} to serve`, async () => await site.version() === version, SOON);
-}
-
-function quiet(site: Site): Promise<unknown> {
-  return waitUntil('everything to settle', async () => {
-    const {deploy, draining, pending} = await site.status();
-    return deploy === null && draining.length === 0 && pending === null;
-  }, SOON);
 }
 
 async function servingRevision(site: Site): Promise<string> {

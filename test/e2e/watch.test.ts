@@ -10,37 +10,19 @@ import {setTimeout as pause} from 'node:timers/promises';
 import {choices} from '../faults/seeded.ts';
 import {makeGate} from '../support/gate.ts';
 import {isAlive, parentOf} from '../support/leftovers.ts';
-import type {CommandEnd, RunningCommand} from '../support/osyw.ts';
+import type {CommandEnd} from '../support/osyw.ts';
 import {get} from '../support/raw-http.ts';
 import {run} from '../support/run.ts';
-import {makeSite, present, type Site, type StatusWorker} from '../support/site.ts';
+import {makeSite, present, type Settings, type Site, type StatusWorker} from '../support/site.ts';
 import {waitUntil} from '../support/wait-until.ts';
+import {quiet, serves, SOON, startWatch, type Watching} from '../support/watching.ts';
 
 const LONG_MS = 180_000;
-const SOON = {withinMs: 60_000, everyMs: 50};
 /** nginx tries another worker only for requests that it may repeat: a worker that dies costs the others, whoever deploys. */
 const REPEATABLE = {lanes: {freshPost: 0, keepAlivePost: 0, upload: 0, slow: 0}};
 
-interface Watching extends RunningCommand {
-  /** SIGTERM; it must end with 0. */
-  end(): Promise<CommandEnd>;
-}
-
-async function watchOver(t: TestContext, site: Site, {poll = '0s'}: {poll?: string} = {}): Promise<Watching> {
-  site.configure({watch: {poll, settle: '100ms', check: '200ms'}, run_dir: join(site.dir, 'run')});
-  const running = site.start(['watch', '--verbose'], {withinMs: 2 * LONG_MS});
-  t.after(() => running.child.kill('SIGKILL'));
-  await waitUntil('the watch to run', () => running.stdout().includes('watch of site runs'), SOON);
-  return {...running, end: async () => {
-    running.child.kill('SIGTERM');
-    const end = await running.ended;
-    assert.equal(end.exit, 0, end.stdout + end.stderr);
-    return end;
-  }};
-}
-
-function serves(site: Site, version: string): Promise<unknown> {
-  return waitUntil(`version ${version} to serve`, async () => await site.version() === version, SOON);
+function watchOver(t: TestContext, site: Site, watch: Settings = {}): Promise<Watching> {
+  return startWatch(t, site, {poll: '0s', settle: '100ms', check: '200ms', ...watch});
 }
 
 async function workers(site: Site): Promise<readonly StatusWorker[]> {
@@ -50,13 +32,6 @@ async function workers(site: Site): Promise<readonly StatusWorker[]> {
 /** The deploys that ended, newest first, without the lines of requests that changed nothing. */
 async function deploys(site: Site): Promise<string[]> {
   return (await site.history()).map(({trigger, outcome}) => `${trigger} ${outcome}`);
-}
-
-function quiet(site: Site): Promise<unknown> {
-  return waitUntil('everything to settle', async () => {
-    const {deploy, draining} = await site.status();
-    return deploy === null && draining.length === 0;
-  }, SOON);
 }
 
 for (const vcs of ['git', 'svn'] as const) {
