@@ -285,7 +285,7 @@ test('the control socket: garbage, endless and idle clients, and another account
   const site = await makeSite(t);
   await site.deployed();
   const watch = await watchOver(t, site);
-  const path = join(site.dir, 'run', 'control.sock');
+  const path = join(site.dir, 'run', 'site.sock');
   assert.equal(statSync(path).mode & 0o777, 0o600);
   const say = (text: string) => new Promise<string>(resolve => {
     let heard = '';
@@ -452,7 +452,7 @@ test('a control socket of a watch that died, and one where nobody answers, are n
   const watch = await watchOver(t, site);
   watch.child.kill('SIGKILL');
   await watch.ended;
-  const path = join(site.dir, 'run', 'control.sock');
+  const path = join(site.dir, 'run', 'site.sock');
   assert.ok(statSync(path).isSocket());
   await site.release('2');
   await site.deployed();
