@@ -18,18 +18,19 @@ import {systemdRuns} from './support/systemd.ts';
 import {fileAgain, readSpool, unfile} from './trigger/request-spool.ts';
 import {findMaster, findMasters, hasPendingHup, isIdle, nginxChildren, orphansAmong, type NginxMaster} from './upstream/nginx-master.ts';
 import {probeThroughNginx} from './upstream/probe.ts';
-import {isOwn, portsIn} from './upstream/render-upstream.ts';
-import {rehearseSwitch, reloadAsItStands, replaceUpstream, switchUpstream, writeUpstreamAhead, type Rehearsal} from './upstream/switch-upstream.ts';
-import {followLinks, hashOf, putBack, readUpstream} from './upstream/upstream-file.ts';
+import {putUpstreamBack, rehearseSwitch, reloadAsItStands, restoreUpstream, switchUpstream, writeUpstreamAhead, type Rehearsal} from './upstream/switch-upstream.ts';
+import {readUpstream} from './upstream/upstream-file.ts';
+import {upstreamText} from './upstream/upstream-text.ts';
 import {waitDrained} from './upstream/wait-drained.ts';
 import {launchUnit} from './workers/launch-unit.ts';
 import {launchWorker, newWorkerId} from './workers/launch-worker.ts';
 import {listenersOn} from './workers/listeners.ts';
+import {identify} from './workers/process-identity.ts';
 import {areSpare, leasePorts} from './workers/spare-ports.ts';
 import {unitStopper} from './workers/stop-units.ts';
 import {stopWorker} from './workers/stop-workers.ts';
 import {unitOf} from './workers/unit-name.ts';
-import {isWorkerAlive} from './workers/worker-tree.ts';
+import {isWorkerAlive, markedWorkers} from './workers/worker-tree.ts';
 import {openWorkingCopy} from './working-copy/open-working-copy.ts';
 
 /** The real tools of one application. */
@@ -96,7 +97,8 @@ function realHealth(config: Config): Health {
 
 function realUpstream(config: Config): Upstream {
   const {nginx, drain} = config;
-  const file = () => followLinks(nginx.file);
+  const text = upstreamText(config);
+  const present = () => readUpstream(text.file());
   let master: NginxMaster | undefined;
   let rehearsal: Promise<Rehearsal | undefined> | undefined;
   const isRunning = async () => (await findMasters(nginx)).fitting.length > 0;
@@ -104,7 +106,7 @@ function realUpstream(config: Config): Upstream {
   return {
     isRunning,
     requireRunning: async () => {
-      file();
+      text.examine();
       master = await findMaster(nginx);
     },
     rehearse: ports => {
@@ -115,15 +117,16 @@ function realUpstream(config: Config): Upstream {
       return switchUpstream(config, ports, steps, rehearsed);
     },
     writeAhead: (ports, steps) => writeUpstreamAhead(config, ports, steps),
-    restore: (oldBytes, steps) => {
-      const bytes = bytesOf(oldBytes);
-      return replaceUpstream(config, bytes, portsIn(bytes?.toString('utf8') ?? ''), steps);
-    },
-    putBack: oldBytes => putBack(file(), bytesOf(oldBytes)),
+    restore: (oldBytes, steps) => restoreUpstream(config, bytesOf(oldBytes), steps),
+    putBack: oldBytes => putUpstreamBack(config, bytesOf(oldBytes)),
     reload: () => reloadAsItStands(config),
-    fileHash: () => hashOf(readUpstream(file())),
-    ownFile: () => isOwn(readUpstream(file())?.toString('utf8') ?? '', config.app) ? file() : undefined,
-    filePorts: () => existsSync(dirname(nginx.file)) ? portsIn(readUpstream(file())?.toString('utf8') ?? '') : [],
+    fileHash: () => text.hash(present()),
+    ownFile: () => {
+      const byHeader = text.isOwn(present());
+      // Nothing in a file of the user's says who wrote it; the workers do.
+      return byHeader || (nginx.edit === true && anyMarked(config, text.ports(present()))) ? {file: text.file(), byHeader} : undefined;
+    },
+    filePorts: () => existsSync(dirname(nginx.file)) ? text.ports(present()) : [],
     acceptsOnly: async workers => {
       const {fitting: [master, second]} = await findMasters(nginx);
       if (master === undefined) return orphansAmong(workers).length > 0 ? true : undefined;
@@ -135,6 +138,12 @@ function realUpstream(config: Config): Upstream {
     probe: async () => nginx.probe === undefined || !await isRunning() ? undefined : probeThroughNginx(nginx.probe),
     waitDrained: (nginxWorkers, ports, report, signal) => waitDrained({nginxWorkers, ports, report, signal, ...drain}),
   };
+}
+
+/** Whether a worker of this application, whatever the state says of it, listens on one of these ports. */
+function anyMarked({app, workers: {host}}: Config, ports: readonly number[]): boolean {
+  const marked = ports.length === 0 ? [] : markedWorkers(app);
+  return ports.some(port => marked.some(({pid, id}) => portOwner(host, port, {id, process: identify(pid)}).kind === 'worker'));
 }
 
 function realRecords({stateDir, app}: Config): Records {
