@@ -105,7 +105,7 @@ export function titleOf(pid: number): NginxChild['title'] | undefined {
 }
 
 /** A test of the whole configuration as the running master would read it; `-T` also prints every file that it reads. */
-export function testCommand(master: NginxMaster, nginx: NginxConfig): Command {
+export function testCommand(master: Pick<NginxMaster, 'binary' | 'args'>, nginx: NginxConfig): Command {
   return {file: master.binary, args: ['-T', '-q', ...(master.args.length === 0 ? mainArgs(nginx) : master.args)]};
 }
 

@@ -158,7 +158,7 @@ export function writeUpstreamAhead(config: Config, ports: readonly number[], ste
 }
 
 /** The upstream file, which may be written over. Errors: SWITCH_REFUSED. */
-function readOurs({nginx, app}: Config): {file: string; old: UpstreamBytes} {
+export function readOurs({nginx, app}: Config): {file: string; old: UpstreamBytes} {
   const file = followLinks(nginx.file);
   const old = readUpstream(file);
   if (old !== null && !mayReplace(old.toString('utf8'), nginx.upstream, app)) {
