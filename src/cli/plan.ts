@@ -1,3 +1,4 @@
+import {isDeepStrictEqual} from 'node:util';
 import type {Config} from '../config/config.ts';
 import {isUnchanged, takenPorts} from '../deploy/deploy.ts';
 import type {Worker} from '../deploy/deployment.ts';
@@ -5,12 +6,11 @@ import {portsOf, type DeployTools} from '../deploy/tools.ts';
 import {DeployError} from '../errors.ts';
 import {readDrains} from '../state/drains.ts';
 import {readState, type State} from '../state/state-file.ts';
-import {renderUpstream} from '../upstream/render-upstream.ts';
 import {findMaster} from '../upstream/nginx-master.ts';
-import {readOurs} from '../upstream/switch-upstream.ts';
 import {testInShadow, type ShadowTest} from '../upstream/test-in-shadow.ts';
 import {unifiedDiff} from '../upstream/unified-diff.ts';
-import {followLinks, readUpstream} from '../upstream/upstream-file.ts';
+import {readUpstream} from '../upstream/upstream-file.ts';
+import {upstreamText} from '../upstream/upstream-text.ts';
 import {wire} from '../wire.ts';
 import {countChanges} from '../working-copy/count-changes.ts';
 import {resolveAside} from '../working-copy/resolve-aside.ts';
@@ -19,30 +19,37 @@ import {glanceAtHook} from './hook.ts';
 import {planText, type ShownPlan} from './plan-lines.ts';
 import {openDeploy} from './status-look.ts';
 
+/** A deploy that ends while we look leaves a plan of nothing that was ever true at once. */
+const MOST_LOOKS = 5;
+
 /** `osyw-deploy plan`: what `now` would do, beside whatever runs; changes nothing, in the state either. Exit code: 0, whatever `now` would end with. */
 export async function plan(context: Context, {revision: wanted}: {revision?: string}): Promise<number> {
   const config = context.loadConfig();
   const {stateDir} = config;
-  const state = readState(stateDir);
-  const tools = wire(config, () => undefined);
-  const [revision, hook] = await Promise.all([resolveAside(config, wanted, context.signal), glanceAtHook(context, config)]);
-  const {serving} = state;
-  const unchanged = serving !== null && await isUnchanged(revision, state, tools);
-  const common = {revision, from: serving === null ? null : {release: serving.release.id, revision: serving.release.revision}};
-  const {deploy, interrupted} = openDeploy(stateDir);
-  const draining = readDrains(stateDir).flatMap(({generation: {release, workers}}) => living(workers, tools).map(worker => ({release: release.id, revision: release.revision, ...worker})));
-  const beside = {draining, hook, deploy, interrupted};
-  let shown: ShownPlan;
-  if (unchanged) {
-    shown = {...common, outcome: 'unchanged', release: null, build: [], changed: null, ports: portsOf(serving), nginx: {file: followLinks(config.nginx.file), diff: '', test: null, untested: 'nothing would be switched'}, stops: [], ...beside};
-  } else {
-    const ports = await tools.workers.leasePorts(config.workers.count, takenPorts(state, tools), state.lastPort);
-    const [changed, nginx] = await Promise.all([changedSince(config, state, revision, context.signal), planSwitch(config, ports)]);
-    shown = {...common, outcome: 'deployed', ...planRelease(config, state, tools), changed, ports, nginx, stops: serving === null ? [] : living(serving.workers, tools), ...beside};
+  let state = readState(stateDir);
+  let shown = await look(context, config, state, wanted);
+  for (let looks = 1; looks < MOST_LOOKS && !isDeepStrictEqual(readState(stateDir), state); looks++) {
+    state = readState(stateDir);
+    shown = await look(context, config, state, wanted);
   }
   if (context.json) context.output.out(`${JSON.stringify(shown)}\n`);
   else if (!context.quiet) context.output.out(planText(shown));
   return 0;
+}
+
+async function look(context: Context, config: Config, state: State, wanted: string | undefined): Promise<ShownPlan> {
+  const {deploy, interrupted} = openDeploy(config.stateDir);
+  const tools = wire(config, () => undefined);
+  const [revision, hook] = await Promise.all([resolveAside(config, wanted, context.signal), glanceAtHook(context, config)]);
+  const {serving} = state;
+  const draining = readDrains(config.stateDir).flatMap(({generation: {release, workers}}) => living(workers, tools).map(worker => ({release: release.id, revision: release.revision, ...worker})));
+  const common = {revision, from: serving === null ? null : {release: serving.release.id, revision: serving.release.revision}, draining, hook, deploy, interrupted};
+  if (serving !== null && await isUnchanged(revision, state, tools)) {
+    return {...common, outcome: 'unchanged', release: null, build: [], changed: null, ports: portsOf(serving), nginx: {file: upstreamText(config).file(), diff: '', test: null, untested: 'nothing would be switched'}, stops: []};
+  }
+  const ports = await tools.workers.leasePorts(config.workers.count, takenPorts(state, tools), state.lastPort);
+  const [changed, nginx] = await Promise.all([changedSince(config, state, revision, context.signal), planSwitch(config, ports)]);
+  return {...common, outcome: 'deployed', ...planRelease(config, state, tools), changed, ports, nginx, stops: serving === null ? [] : living(serving.workers, tools)};
 }
 
 function planRelease({release: {build}}: Config, {nextRelease}: State, {releases}: DeployTools): Pick<ShownPlan, 'release' | 'build'> {
@@ -57,14 +64,17 @@ async function changedSince(config: Config, {serving}: State, revision: string, 
 
 /** The file as it would be, and what nginx would say of it. */
 async function planSwitch(config: Config, ports: readonly number[]): Promise<ShownPlan['nginx']> {
-  const {nginx, app, workers} = config;
-  const file = followLinks(nginx.file);
-  const bytes = Buffer.from(renderUpstream(nginx, app, workers.host, ports));
-  const shown = {file, diff: unifiedDiff(readUpstream(file)?.toString('utf8') ?? '', bytes.toString('utf8'), file)};
+  const {nginx} = config;
+  const text = upstreamText(config);
+  let shown = {file: nginx.file, diff: ''};
   try {
-    readOurs(config);
-    const tested = await testInShadow(await findMaster(nginx), nginx, file, bytes);
-    return {...shown, ...asShown(tested)};
+    text.examine();
+    const file = text.file();
+    shown = {file, diff: ''};
+    const before = readUpstream(file);
+    const bytes = text.render(before, ports);
+    shown = {file, diff: unifiedDiff(before?.toString('utf8') ?? '', bytes.toString('utf8'), file)};
+    return {...shown, ...asShown(await testInShadow(await findMaster(nginx), nginx, file, bytes))};
   } catch (error) {
     if (!(error instanceof DeployError)) throw error;
     return {...shown, test: {ok: false, output: `${error.message}\n${error.hint}`}, untested: null};

@@ -104,9 +104,10 @@ export function titleOf(pid: number): NginxChild['title'] | undefined {
   return line.startsWith('nginx: master process') ? 'untitled' : 'other';
 }
 
-/** A test of the whole configuration as the running master would read it; `-T` also prints every file that it reads. */
-export function testCommand(master: Pick<NginxMaster, 'binary' | 'args'>, nginx: NginxConfig): Command {
-  return {file: master.binary, args: ['-T', '-q', ...(master.args.length === 0 ? mainArgs(nginx) : master.args)]};
+/** A test of the whole configuration as the running master would read it, or one that is started; `-T` also prints every file that it reads. */
+export function testCommand(master: Pick<NginxMaster, 'binary' | 'args'> | undefined, nginx: NginxConfig): Command {
+  const args = master === undefined || master.args.length === 0 ? mainArgs(nginx) : master.args;
+  return {file: master?.binary ?? nginx.binary, args: ['-T', '-q', ...args]};
 }
 
 function mainArgs(nginx: NginxConfig): string[] {

@@ -4,6 +4,8 @@ import {readdirSync, readFileSync, rmSync, statSync, writeFileSync} from 'node:f
 import {createServer} from 'node:net';
 import {join} from 'node:path';
 import {test} from 'node:test';
+import {makeGate} from '../support/gate.ts';
+import {establishedTo} from '../support/leftovers.ts';
 import {runCommand} from '../support/osyw.ts';
 import {makeSite, type Site} from '../support/site.ts';
 import {waitUntil} from '../support/wait-until.ts';
@@ -63,9 +65,9 @@ function patched(before: string, diff: string): string {
   return [...lines, ...old.slice(at)].join('\n');
 }
 
-for (const vcs of ['svn', 'git'] as const) {
-  test(`now does exactly what plan said: revision, release, ports, file and stops (${vcs})`, async (t) => {
-    const site = await makeSite(t, {vcs, config: {release: {build: [['/usr/bin/true', 'a b']]}}});
+for (const [vcs, inline] of [['svn', false], ['git', false], ['git', true]] as const) {
+  test(`now does exactly what plan said: revision, release, ports, file and stops (${vcs}, ${inline ? 'in a file of the user\'s' : 'in a file of ours'})`, async (t) => {
+    const site = await makeSite(t, {vcs, nginx: {inline, upstream: 'upstream myweb {\n    server 127.0.0.1:1;\n    server 127.0.0.1:2;  # the second\n}\n'}, config: {release: {build: [['/usr/bin/true', 'a b']]}}});
     await site.deployed();
     for (const version of ['2', '3', '4', '5']) {
       const revision = await site.release(version, {}, {'more.txt': version});
@@ -150,28 +152,32 @@ test('a file that nginx does not read yet, that is not ours, or an nginx that do
 });
 
 test('beside a running deploy and what drains, plan says so, and writes nothing', async (t) => {
-  const site = await makeSite(t, {config: {drain: {deadline: '5m'}}});
+  const site = await makeSite(t);
   await site.deployed();
-  // A slow answer keeps the first release draining.
   await site.release('2');
-  const slow = fetch(`${site.nginx.url}/slow?ms=8000`).then((answer) => answer.text(), () => undefined);
-  await waitUntil('the slow request to arrive', async () => (await site.run(['status', '--json'])).exit === 0);
+  // An answer that does not come keeps the first release draining.
+  const gone = new AbortController();
+  const slow = fetch(`${site.nginx.url}/slow?ms=20000`, {signal: gone.signal}).catch(() => undefined);
+  await waitUntil('the slow request to be under way', () => establishedTo(site.nginx.upstreamPorts()) > 0, {everyMs: 2});
   const end = await site.now(['--no-wait']);
   assert.equal(end.exit, 0, end.stdout);
-  const first = (await site.status()).draining[0];
-  assert.ok(first !== undefined, 'the first release drains');
-  await site.release('3', {boot_ms: 3000});
+  const [first] = await waitUntil('the first release to drain', async () => (await site.status()).draining);
+  const gate = makeGate(t, site);
+  site.configure({release: {build: [gate.build]}});
+  await site.release('3');
   const running = site.start(['now', '--json']);
-  await waitUntil('the deploy to start its workers', async () => (await site.status()).deploy?.phase === 'check', {withinMs: 20_000});
+  await gate.reached();
   const plan = await planned(site);
-  assert.equal(plan.deploy?.phase, 'check');
-  assert.deepEqual(plan.draining.map(({port, pid, release}) => ({port, pid, release})), first.workers.map(({port, pid}) => ({port, pid, release: first.release})));
+  assert.equal(plan.deploy?.phase, 'build');
+  assert.deepEqual(plan.draining.map(({port, pid, release}) => ({port, pid, release})), first?.workers.map(({port, pid}) => ({port, pid, release: first.release})));
   const text = (await site.run(['plan'])).stdout;
-  assert.match(text, /^beside {4}deploy \S+ of \S+ runs, in check/m);
-  assert.match(text, new RegExp(`^drains {4}${first.workers[0]?.port} \\(pid ${first.workers[0]?.pid}\\) of release 000001`, 'm'));
-  assert.equal((await running.ended).exit, 0, running.stderr());
+  assert.match(text, /^beside {4}deploy \S+ of \S+ runs, in build/m);
+  assert.match(text, new RegExp(`^drains {4}${first?.workers[0]?.port} \\(pid ${first?.workers[0]?.pid}\\) of release 000001`, 'm'));
+  gone.abort();
   await slow;
-  await waitUntil('the process that drains to end', () => !site.processes().some(({command}) => command.includes(' drain ')));
+  gate.open();
+  assert.equal((await running.ended).exit, 0, running.stderr());
+  await waitUntil('the process that drains to end', () => !site.processes().some(({command}) => command.includes(' drain ')), {withinMs: 60_000});
   await site.settled({version: '3'});
 });
 
