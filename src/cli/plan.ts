@@ -47,9 +47,19 @@ async function look(context: Context, config: Config, state: State, wanted: stri
   if (serving !== null && await isUnchanged(revision, state, tools)) {
     return {...common, outcome: 'unchanged', release: null, build: [], changed: null, ports: portsOf(serving), nginx: {file: upstreamText(config).file(), diff: '', test: null, untested: 'nothing would be switched'}, stops: []};
   }
-  const ports = await tools.workers.leasePorts(config.workers.count, takenPorts(state, tools), state.lastPort);
+  const ports = await leasePorts(config, state, tools);
   const [changed, nginx] = await Promise.all([changedSince(config, state, revision, context.signal), planSwitch(config, ports)]);
   return {...common, outcome: 'deployed', ...planRelease(config, state, tools), changed, ports, nginx, stops: serving === null ? [] : living(serving.workers, tools)};
+}
+
+/** Errors: START_FAILED, also where `now` would wait until what drains gives its ports back. */
+async function leasePorts(config: Config, state: State, tools: DeployTools): Promise<number[]> {
+  try {
+    return await tools.workers.leasePorts(config.workers.count, takenPorts(state, tools), state.lastPort);
+  } catch (error) {
+    if (!(error instanceof DeployError) || tools.records.drains().length === 0) throw error;
+    throw new DeployError(error.code, error.message, {hint: 'What drains has ports of the range: `now` waits for it, and a plan can only be made after it. Or widen `workers.ports`.', cause: error});
+  }
 }
 
 function planRelease({release: {build}}: Config, {nextRelease}: State, {releases}: DeployTools): Pick<ShownPlan, 'release' | 'build'> {

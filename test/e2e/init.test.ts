@@ -54,17 +54,17 @@ interface Project {
 }
 
 /** A repository with this tree, a working copy of it, and an nginx: all of one account's, which has never heard of osyw-deploy. */
-async function makeProject(t: TestContext, vcs: 'svn' | 'git', tree: Tree): Promise<Project> {
+async function makeProject(t: TestContext, vcs: 'svn' | 'git', tree: Tree, {asRoot = !ROOT}: {asRoot?: boolean} = {}): Promise<Project> {
   const dir = makeTempDir();
   const rig = await (vcs === 'svn' ? makeSvn(join(dir, 'svn')) : makeGit(join(dir, 'git')));
   const copy = join(dir, 'shop');
   const cli = join(dir, 'osyw-deploy.cjs');
   copyFileSync(CLI, cli);
   const own = async (): Promise<void> => {
-    if (ROOT) await run('chown', ['-R', `${NOBODY.uid}:${NOBODY.gid}`, dir]);
+    if (!asRoot) await run('chown', ['-R', `${NOBODY.uid}:${NOBODY.gid}`, dir]);
   };
-  const nginx = await startNginx(join(dir, 'nginx'), ROOT ? {as: NOBODY} : {});
-  const command = (args: readonly string[]) => runCommand(args, {cwd: copy, cli, env: {HOME: dir}, ...(ROOT && {as: NOBODY})});
+  const nginx = await startNginx(join(dir, 'nginx'), asRoot ? {} : {as: NOBODY});
+  const command = (args: readonly string[]) => runCommand(args, {cwd: copy, cli, env: {HOME: dir}, ...(!asRoot && {as: NOBODY})});
   t.after(async () => {
     for (const {pid, command: words} of processesOf(dir)) if (!words.startsWith('nginx: ') && isAlive(pid)) process.kill(pid, 'SIGKILL');
     await nginx.stop();
@@ -133,6 +133,24 @@ for (const vcs of ['svn', 'git'] as const) {
     });
   }
 }
+
+test('as root the workers run as the account of web programs', {skip: !ROOT && 'the test must be root'}, async (t) => {
+  const project = await makeProject(t, 'git', KINDS[1]?.tree ?? {}, {asRoot: true});
+  assert.equal((await project.command(['init'])).exit, 0);
+  const path = join(project.copy, 'osyw-deploy.yaml');
+  nameNginx(project, readFileSync(path, 'utf8'));
+  const proposal = readFileSync(path, 'utf8');
+  assert.match(proposal, /^ {2}user: www-data /m);
+  assert.match(proposal, /^state_dir: \/var\/lib\/osyw-deploy\/shop .*\nrun_dir: \/run\/osyw-deploy\/shop /m);
+  // The one thing that is the test's own: it leaves nothing on the machine.
+  writeFileSync(path, proposal.replace(/^(state|run)_dir: \S+/gm, `$1_dir: ${project.dir}/$1`));
+  const now = await project.command(['now', '--json']);
+  assert.equal(now.exit, 0, now.stdout + now.stderr);
+  assert.equal((await get(await leadTo(project), '/')).text, 'node says hello');
+  const [worker] = processesOf(project.dir).filter(({command}) => command.includes('lib/web.js'));
+  assert.match(readFileSync(`/proc/${worker?.pid ?? 0}/status`, 'utf8'), /^Uid:\s+33\s/m);
+  assert.equal((await project.command(['stop'])).exit, 0);
+});
 
 test('where nginx includes no directory that may be written, what init says is to be done is enough', {skip: !ROOT && 'the test must be root to take the directory away'}, async (t) => {
   const project = await makeProject(t, 'git', KINDS[2]?.tree ?? {});

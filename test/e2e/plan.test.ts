@@ -214,4 +214,13 @@ test('as an ordinary user nginx is asked in a namespace of the user\'s own, or p
   const refused = (await planned(site)).nginx;
   assert.equal(refused.test?.ok ?? false, false);
   broken.remove();
+  // Where the system lets nobody make another namespace: here, because they are used up.
+  if (!may) return;
+  const without = footprint(site.dir);
+  site.wrap(['unshare', '--user', '--map-root-user', 'sh', '-c', 'echo 0 >/proc/sys/user/max_mnt_namespaces && echo 0 >/proc/sys/user/max_user_namespaces && exec "$@"', 'sh']);
+  const none = (await planned(site)).nginx;
+  assert.equal(none.test, null);
+  assert.match(none.untested ?? '', /^no private mount namespace can be had: unshare: /);
+  assert.match((await site.run(['plan'])).stdout, /^nginx -t {2}not tested: no private mount namespace/m);
+  assert.deepEqual(footprint(site.dir), without);
 });
