@@ -1,9 +1,10 @@
 import {accessSync, constants, readFileSync, readdirSync, readlinkSync, statSync} from 'node:fs';
 import {basename, dirname, isAbsolute, join, normalize, resolve} from 'node:path';
-import {entriesOf} from '../support/entries-of.ts';
+import {findUpstreams, type ConfigFile} from '../nginx/effective-config.ts';
+import {filesFrom} from '../nginx/file-with-upstream.ts';
+import type {Directive} from '../nginx/parse-config.ts';
+import {serverLines} from '../nginx/server-lines.ts';
 import type {NginxFinding, UpstreamFinding} from './propose-config.ts';
-
-const MOST_FILES = 500;
 
 /** The nginx that runs, or the system's where none does, and what its configuration says of upstreams. */
 export function findNginx(): NginxFinding {
@@ -11,7 +12,6 @@ export function findNginx(): NginxFinding {
   // An nginx of our own account, and of these the system's, which is started without a word about its main file.
   const fits = ({own, conf}: Master) => (own ? 2 : 0) + (conf === undefined || conf.startsWith('/etc/') ? 1 : 0);
   const [master] = masters.toSorted((a, b) => fits(b) - fits(a));
-  const main = master?.conf ?? join(master?.prefix ?? '/etc/nginx', 'nginx.conf');
   return {
     running: master !== undefined,
     pid: master?.pid,
@@ -19,9 +19,14 @@ export function findNginx(): NginxFinding {
     binary: master?.binary,
     conf: master?.conf,
     prefix: master?.prefix,
-    includedDirectory: includedDirectory(main),
-    upstreams: upstreamsIn(main),
+    ...readNginx(master?.conf ?? join(master?.prefix ?? '/etc/nginx', 'nginx.conf')),
   };
+}
+
+/** What the files say, from the main one on; they are read as text, for `nginx -T` would open nginx's logs. */
+export function readNginx(main: string): Pick<NginxFinding, 'includedDirectory' | 'upstreams'> {
+  const files = filesFrom(main);
+  return {includedDirectory: includedDirectory(files), upstreams: upstreamsIn(files)};
 }
 
 interface Master {
@@ -56,12 +61,12 @@ function executableOf(pid: string): string | undefined {
   }
 }
 
-/** A directory whose *.conf the main file includes, and in which this account may write: a further file's directory is beside the point of a proposal. */
-function includedDirectory(conf: string): string | undefined {
-  const text = bare(readOrEmpty(conf));
-  const included = [...text.matchAll(/\binclude\s+([^\s;{}"'$*]+)\/\*(?:\.conf)?\s*;/g)]
-    .map(([, directory = '']) => resolve(dirname(conf), directory))
-    .filter(mayWrite);
+/** A directory whose *.conf the main file includes in its `http`, and in which this account may write: a further file's directory is beside the point of a proposal. */
+function includedDirectory([main]: readonly ConfigFile[]): string | undefined {
+  const included = (main?.directives ?? []).filter(({name}) => name.text === 'http').flatMap(({block = []}) => block)
+    .flatMap(({name, args: [first]}) => name.text === 'include' ? /^(.+)\/\*(?:\.conf)?$/.exec(first?.text ?? '')?.[1] ?? [] : [])
+    .map(directory => resolve(dirname(main?.path ?? '/'), directory))
+    .filter(directory => /^[^*?[\]\s"';{}$]+$/.test(directory) && mayWrite(directory));
   return included.find(directory => basename(directory) === 'conf.d');
 }
 
@@ -74,40 +79,17 @@ function mayWrite(directory: string): boolean {
   }
 }
 
-/** Every upstream with servers of this machine; read as text, for `nginx -T` would open nginx's logs. */
-function upstreamsIn(main: string): UpstreamFinding[] {
-  return filesOf(main).flatMap(file => [...bare(readOrEmpty(file)).matchAll(/\bupstream\s+["']?([\w.-]+)["']?\s*\{([^{}]*)\}/g)].map(([, name = '', block = '']) => ({
-    name, file,
-    ports: [...block.matchAll(/\bserver\s+(?:127\.\d+\.\d+\.\d+|localhost|\[::1\]):(\d+)/g)].map(([, port]) => Number(port)),
+/** Every upstream of `http`, with its servers on this machine. */
+function upstreamsIn(files: readonly ConfigFile[]): UpstreamFinding[] {
+  const names = new Set(files.flatMap(({directives}) => upstreamNames(directives)));
+  return [...names].flatMap(name => findUpstreams(files, name).map(({file, directive}) => ({
+    name, file: file.path,
+    ports: serverLines(directive).flatMap(({target}) => target !== undefined && 'port' in target && /^(?:127\.[\d.]+|localhost|::1)$/i.test(target.host) ? [target.port] : []),
   })));
 }
 
-/** The main file and what it includes, as far as this account may read it; only names have wildcards, as people write them. */
-function filesOf(main: string): string[] {
-  const files = [main];
-  for (let i = 0; i < files.length && files.length < MOST_FILES; i++) {
-    for (const [, pattern = ''] of bare(readOrEmpty(files[i] ?? '')).matchAll(/\binclude\s+["']?([^\s;{}"'$]+)["']?\s*;/g)) {
-      const path = resolve(dirname(main), pattern);
-      const fits = new RegExp(`^${basename(path).split('*').map(part => part.replaceAll(/[.+?^${}()|[\]\\]/g, '\\$&')).join('[^/]*')}$`);
-      for (const name of readableEntries(dirname(path))) {
-        const file = join(dirname(path), name);
-        if (fits.test(name) && !files.includes(file)) files.push(file);
-      }
-    }
-  }
-  return files;
-}
-
-function readableEntries(directory: string): string[] {
-  try {
-    return entriesOf(directory).filter(name => !name.startsWith('.')).sort();
-  } catch {
-    return []; // Not ours to read: then nothing is known of what it includes.
-  }
-}
-
-function bare(text: string): string {
-  return text.replaceAll(/(?<=^|[\s;{}])#.*$/gm, '');
+function upstreamNames(directives: readonly Directive[]): string[] {
+  return directives.flatMap(({name, args: [first], block}) => [...(name.text === 'upstream' && first !== undefined ? [first.text] : []), ...upstreamNames(block ?? [])]);
 }
 
 function readOrEmpty(path: string): string {

@@ -7,6 +7,7 @@ import {join} from 'node:path';
 import {afterEach, beforeEach, describe, test, type TestContext} from 'node:test';
 import fc from 'fast-check';
 import {parseConfig} from '../../../src/config/load-config.ts';
+import {readNginx} from '../../../src/config/look-at-nginx.ts';
 import {freePorts, lookAround} from '../../../src/config/look-around.ts';
 import {proposeConfig, remarksOn} from '../../../src/config/propose-config.ts';
 import type {Findings} from '../../../src/config/propose-config.ts';
@@ -238,6 +239,23 @@ describe('recognised, from files alone:', () => {
       assert.ok(config.workers.command.join() === command.join() || /\{\w+\}/.test([...command, name].join(' ')));
     }), {numRuns: 500});
   });
+});
+
+test('of nginx: the upstreams of http with their ports here, and a directory that it includes', t => {
+  const directory = projectOf(t, {
+    'nginx.conf': "stream { upstream dns { server 127.0.0.1:53; } }\nhttp {\n  # upstream old { server 127.0.0.1:1; }\n  include sites/*;\n  include 'conf.d/*.conf';\n  upstream \"a b\" { server [::1]:9001 backup; server unix:/run/x; }\n}\n",
+    'sites/shop': 'upstream shop {\n  ip_hash; server 127.0.0.1:8080 weight=2; server localhost:8081; server 10.0.0.1:80;\n}\n',
+    'conf.d/broken.conf': 'upstream x {',
+    'conf.d/.hidden.conf': 'upstream hidden { server 127.0.0.1:2; }',
+  });
+  assert.deepEqual(readNginx(join(directory, 'nginx.conf')), {
+    includedDirectory: join(directory, 'conf.d'),
+    upstreams: [
+      {name: 'a b', file: join(directory, 'nginx.conf'), ports: [9001]},
+      {name: 'shop', file: join(directory, 'sites/shop'), ports: [8080, 8081]},
+    ],
+  });
+  assert.deepEqual(readNginx(join(directory, 'not-there.conf')), {includedDirectory: undefined, upstreams: []});
 });
 
 describe('what others have is left to them:', () => {
