@@ -27,7 +27,8 @@ export async function lookAround(directory: string, env: Readonly<Record<string,
   };
 }
 
-async function findSource(directory: string): Promise<SourceFinding | undefined> {
+/** The working copy that a directory belongs to; undefined when to none. Changes nothing. */
+export async function findSource(directory: string): Promise<SourceFinding | undefined> {
   // root looks at directories of others; none of these three commands runs anything that a repository names.
   const git = (...args: string[]) => output('git', ['-c', 'safe.directory=*', '-C', directory, '--no-pager', ...args]);
   const gitRoot = await git('rev-parse', '--show-toplevel');
@@ -103,7 +104,8 @@ function includedDirectory(conf: string): string | undefined {
   return included.find(directory => basename(directory) === 'conf.d');
 }
 
-function listeningPorts(): Set<number> {
+/** Ports on which anybody listens. */
+export function listeningPorts(): Set<number> {
   const LISTEN = '0A';
   return new Set(['/proc/net/tcp', '/proc/net/tcp6'].flatMap(table => readOrEmpty(table).split('\n').flatMap(row => {
     const [, local = '', , state] = row.trim().split(/\s+/);
@@ -111,7 +113,8 @@ function listeningPorts(): Set<number> {
   })));
 }
 
-function freePorts(taken: ReadonlySet<number>): {first: number; last: number} {
+/** The first range of 20 of which none is taken. */
+export function freePorts(taken: ReadonlySet<number>): {first: number; last: number} {
   let first = FIRST_PORT;
   for (let port = first; port < first + RANGE && port <= 65_535; port++) {
     if (taken.has(port)) first = port + 1;
