@@ -11,6 +11,7 @@ export interface AdoptedSetUp {
   readonly code: FoundCode;
   /** With the placeholder, as a release runs it. */
   readonly command: readonly string[];
+  readonly variables: readonly string[];
   /** Where the workers ran below the top of the working copy. */
   readonly subdirectory: string | undefined;
   /** A pattern of pid files that name them, with {port}. */
@@ -25,12 +26,11 @@ export interface AdoptedSetUp {
 }
 
 /** A commented osyw-deploy.yaml for what was found. What the variables of the old workers hold may be a secret, so they are named only. */
-export function renderAdoptedConfig({app: named, upstream, workers, code, command, subdirectory, pidFile, ports, answers, stateDir, root}: AdoptedSetUp): string {
+export function renderAdoptedConfig({app: named, upstream, workers, code, command, variables, subdirectory, pidFile, ports, answers, stateDir, root}: AdoptedSetUp): string {
   const {source} = code;
   const app = named ?? appName(source.workingCopy);
   const {conf, prefix} = namedPlace(upstream);
-  const variables = ownVariables(workers);
-  const unversioned = code.unversioned.filter(name => /^[\w@+-][\w.@+-]{0,63}$/.test(name));
+    const unversioned = code.unversioned.filter(name => /^[\w@+-][\w.@+-]{0,63}$/.test(name));
   const [user] = workers.map(worker => worker.user);
   return [
     `# osyw-deploy for ${app}, as \`osyw-deploy adopt\` found it running. Every other key has a default: \`osyw-deploy config show\` prints them all.`,

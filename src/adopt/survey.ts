@@ -9,7 +9,7 @@ import {asOfRelease, findCode, subdirectoryOf, type FoundCode} from './find-code
 import {findLocalUpstream, type LocalUpstream} from './find-upstream.ts';
 import {findWorkers, shownWords, type FoundWorker} from './find-workers.ts';
 import {findOldHands, findPidFiles, type OldHand, type PidFile} from './old-set-up.ts';
-import {rangeAround, renderAdoptedConfig} from './render-adopted-config.ts';
+import {ownVariables, rangeAround, renderAdoptedConfig} from './render-adopted-config.ts';
 import {recogniseCommand, type RecognisedCommand} from './recognise-command.ts';
 
 export interface AdoptOptions {
@@ -28,6 +28,8 @@ export interface Survey {
   readonly code: FoundCode;
   /** With {port}, as a release runs it; undefined when it was not recognised, and a configuration says it. */
   readonly command: readonly string[] | undefined;
+  /** Names of variables that a fresh worker will not have, as far as `env` of a configuration says. */
+  readonly variables: readonly string[];
   readonly pidFiles: readonly PidFile[];
   readonly oldHands: readonly OldHand[];
 }
@@ -51,6 +53,7 @@ export async function survey(options: AdoptOptions, config: Config | undefined, 
   return {
     upstream, workers, code,
     command: recognised.kind !== 'recognised' || worker === undefined ? undefined : asOfRelease(recognised.words, worker, code),
+    variables: ownVariables(workers).filter(name => !Object.hasOwn(config?.workers.env ?? {}, name)),
     pidFiles: findPidFiles(workers, options.pidFile),
     oldHands: await findOldHands(workers),
   };

@@ -87,6 +87,7 @@ test('the set-up by hand, from its running state to the third deploy by commit: 
   assert.match(end.stdout, new RegExp(`^code +${site.workingCopy} \\(svn; the workers were started from it\\)$`, 'm'));
   assert.match(end.stdout, /^revision +r2$/m);
   assert.match(end.stdout, /^command +\/usr\/bin\/python3 osyw\.py \{port\}$/m);
+  assert.match(end.stdout, /^variables OSYW_LOG_DIR, OSYW_PID_DIR, OSYW_STATUS, OSYW_TEST_SITE: theirs alone/m);
   assert.match(end.stdout, /adopted: release 000001 \(r2\) serves/);
   assert.match(end.stdout, new RegExp(`then drains and stops pids ${old.join(', ')}`));
   assert.match(end.stdout, new RegExp(`${site.hook}: lines 6, 7, which update or restart`));
@@ -139,6 +140,13 @@ test('a dry run changes nothing, a second adoption is unchanged, and what is dep
   assert.deepEqual([second.outcome, second.release, second.config.written], ['unchanged', '000001', false]);
   assert.deepEqual(readFileSync(site.configFile), written);
   assert.equal((await site.history()).length, 1);
+  rmSync(join(site.stateDir, 'history.ndjson'));
+  assert.equal((await adopted(site)).outcome, 'unchanged');
+  assert.deepEqual((await site.history()).map(({release, outcome}) => [release, outcome]), [['000001', 'deployed']], 'the line that a kill had kept from the history is there');
+  const plan = await site.run(['plan', '--json']);
+  assert.equal(plan.exit, 0, plan.stderr);
+  const {outcome, stops} = plan.lines[0] as {outcome: string; stops: unknown};
+  assert.deepEqual([outcome, stops], ['deployed', first.workers.map(({port, pid}) => ({port, pid}))], 'the same revision is deployed once more');
 
   await deployed(site);
   await settled(site, '1', '000002');
@@ -150,6 +158,20 @@ test('a dry run changes nothing, a second adoption is unchanged, and what is dep
     assert.equal(back.exit, 2, 'no rollback to what was adopted');
     if (to.length > 0) assert.match(back.stderr, /was set up by hand and adopted/);
   }
+  await settled(site, '1', '000002');
+});
+
+test('killed once the configuration is written, it can be run again', async t => {
+  const site = await makeByHand(t);
+  const first = site.start(['adopt', '--nginx', site.nginxConf, '--state-dir', site.stateDir]);
+  await waitUntil('the configuration', () => existsSync(site.configFile), {...PATIENCE, everyMs: 1});
+  first.child.kill('SIGKILL');
+  await first.ended;
+  const again = await adopted(site);
+  assert.equal(again.config.written, false);
+  assert.equal(again.release, '000001');
+  assert.deepEqual((await site.history()).map(({release, outcome}) => [release, outcome]), [['000001', 'deployed']]);
+  await deployed(site);
   await settled(site, '1', '000002');
 });
 
@@ -247,6 +269,31 @@ describe('what is not clear is refused, and nothing is written', () => {
     await waitUntil('it to listen', () => site.pids().includes(other.pid ?? 0));
     await refused(site, new RegExp(`the worker on port ${site.ports[0]} runs as root, the one on port ${site.ports[2]} as nobody`));
   });
+});
+
+test('an ordinary account adopts what is its own, and nothing else', {skip: !root && 'needs root: everything is another account\'s'}, async t => {
+  const site = await makeByHand(t, {as: {uid: 65_534, gid: 65_534}});
+  const [, , pid = 0] = site.pids();
+  process.kill(pid, 'SIGKILL');
+  await waitUntil('its end', () => !isAlive(pid));
+  const roots = spawnBound('/usr/bin/python3', ['osyw.py', String(site.ports[2])], {cwd: site.workingCopy, stdio: 'ignore', env: {PATH: '/usr/bin:/bin', PYTHONDONTWRITEBYTECODE: '1'}});
+  t.after(() => endChild(roots, 'SIGKILL'));
+  await waitUntil('it to listen', () => site.pids().includes(roots.pid ?? 0), PATIENCE);
+  const end = await site.adopt();
+  assert.equal(end.exit, 2, end.stdout);
+  assert.match(end.stderr, new RegExp(`the process that listens on port ${site.ports[2]} cannot be seen: it runs as root, or in a container`));
+  assert.ok(!existsSync(site.configFile) && !existsSync(site.stateDir));
+  await endChild(roots, 'SIGKILL');
+
+  await site.old('start');
+  await waitUntil('the third worker', () => site.pids().length === 3, PATIENCE);
+  const old = site.pids();
+  const shown = await adopted(site);
+  assert.deepEqual(shown.workers.map(({user}) => user), ['nobody', 'nobody', 'nobody']);
+  assert.ok(!/^ +user:/m.test(readFileSync(site.configFile, 'utf8')));
+  await deployed(site);
+  await settled(site, '1', '000002');
+  assert.deepEqual(old.filter(isAlive), []);
 });
 
 test('a pid file that lies is told, and nobody is signalled for it', async t => {

@@ -1,12 +1,12 @@
 import {execFileSync} from 'node:child_process';
-import {chmodSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync} from 'node:fs';
+import {chmodSync, copyFileSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync} from 'node:fs';
 import {join, relative} from 'node:path';
 import type {TestContext} from 'node:test';
 import {fileURLToPath} from 'node:url';
 import {leasePorts} from './free-ports.ts';
 import {isAlive, listeningPorts, processesOf, type Seen} from './leftovers.ts';
 import {listens, NGINX} from './nginx-rig.ts';
-import {runCommand, startCommand, type CommandEnd, type CommandOptions, type RunningCommand} from './osyw.ts';
+import {CLI, runCommand, startCommand, type CommandEnd, type CommandOptions, type RunningCommand} from './osyw.ts';
 import {get} from './raw-http.ts';
 import {endChild, run, spawnBound} from './run.ts';
 import {scrubbedEnv} from './scrubbed-env.ts';
@@ -52,6 +52,11 @@ const FIXTURES = fileURLToPath(new URL('../../fixtures', import.meta.url));
 /** Of these ports the first three are the old script's. */
 const LEASED = 30;
 
+const alive = new Set<string>();
+// A test that is cut off leaves no process: daemons are nobody's children.
+process.on('exit', () => alive.forEach(endProcesses));
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+
 export async function makeByHand(test: TestContext, options: {
   /** The text of nginx.conf, changed. */
   nginxConf?: (text: string, prefix: string) => string;
@@ -59,8 +64,11 @@ export async function makeByHand(test: TestContext, options: {
   script?: (text: string) => string;
   /** Nothing is started but nginx. */
   cold?: boolean;
+  /** Everything is this account's; the test must be root. */
+  as?: {uid: number; gid: number};
 } = {}): Promise<ByHand> {
   const dir = makeTempDir();
+  alive.add(dir);
   const lease = await leasePorts(LEASED + 1);
   const svn = await makeSvn(join(dir, 'svn'));
   const ports = [lease.first, lease.first + 1, lease.first + 2];
@@ -88,16 +96,20 @@ export async function makeByHand(test: TestContext, options: {
     .replace('http {\n', `http {\n${temporary}`);
   writeFileSync(nginxConf, `daemon off;\n${(options.nginxConf ?? (text => text))(conf, prefix)}`);
 
+  const own = () => options.as === undefined ? undefined : execFileSync('chown', ['-R', `${options.as.uid}:${options.as.gid}`, dir]);
+  const cli = options.as === undefined ? CLI : join(dir, 'osyw-deploy.cjs');
+  if (options.as !== undefined) copyFileSync(CLI, cli);
   const output = openSync(join(prefix, 'output.log'), 'a');
-  const nginx = spawnBound(NGINX, ['-p', prefix, '-c', nginxConf], {stdio: ['ignore', output, output], env: scrubbedEnv(prefix)});
-  const foreign = () => processesOf(dir).filter(({command}) => !command.startsWith('nginx: '));
+  own();
+  const nginx = spawnBound(NGINX, ['-p', prefix, '-c', nginxConf], {stdio: ['ignore', output, output], env: scrubbedEnv(prefix), ...options.as});
   test.after(async () => {
-    for (let round = 0; round < 20 && foreign().length > 0; round++) for (const {pid} of foreign()) if (isAlive(pid)) process.kill(pid, 'SIGKILL');
+    endProcesses(dir);
     await endChild(nginx);
     await svn.stop();
     await waitUntil('the processes of the test to end', () => processesOf(dir).length === 0);
     await lease.release();
     removeTempDir(dir);
+    alive.delete(dir);
   });
   await waitUntil('nginx to listen', async () => {
     if (nginx.exitCode !== null) throw new Error(`nginx ended: ${readFileSync(join(prefix, 'output.log'), 'utf8')}`);
@@ -106,10 +118,10 @@ export async function makeByHand(test: TestContext, options: {
 
   const configFile = join(dir, 'osyw-deploy.yaml');
   const stateDir = join(dir, 'state');
-  const asked = (more: Partial<CommandOptions> = {}): CommandOptions => ({cwd: dir, ...more});
+  const asked = (more: Partial<CommandOptions> = {}): CommandOptions => ({cwd: dir, cli, ...(options.as && {as: options.as}), ...more});
   const byHand: ByHand = {
     dir, ports, svn, workingCopy, nginxConf, port, script, hook, pidDir, configFile, stateDir,
-    old: word => run('/bin/sh', [script, word], {cwd: '/', env}),
+    old: word => run('/usr/bin/setpriv', [...(options.as === undefined ? [] : ['--reuid', String(options.as.uid), '--regid', String(options.as.gid), '--clear-groups']), '/bin/sh', script, word], {cwd: '/', env}),
     pids: () => ports.flatMap(one => listenerOn(one)),
     commit: files => svn.commit(files),
     adopt: (args = [], more) => byHand.run(['adopt', '--nginx', nginxConf, '--state-dir', stateDir, ...args], more),
@@ -123,17 +135,32 @@ export async function makeByHand(test: TestContext, options: {
       test.after(() => traffic.stop());
       return traffic;
     },
-    processes: foreign,
+    processes: () => foreign(dir),
   };
   await svn.commit(applicationFiles());
   await run('svn', ['checkout', '-q', '--non-interactive', '--config-dir', join(dir, 'config'), svn.url, workingCopy], {env});
   // From here on it is as it would be found: a commit runs the old hook.
   executable(hook, moved(readFileSync(join(FIXTURES, 'by-hand/post-commit'), 'utf8')));
+  own();
   if (options.cold !== true) {
     await byHand.old('start');
     await waitUntil('the three workers to listen', () => listeningPorts(ports[0] ?? 0, ports[2] ?? 0).length === 3, {withinMs: 30_000});
   }
   return byHand;
+}
+
+/** nginx is the rig's own child. */
+function foreign(dir: string): Seen[] {
+  return processesOf(dir).filter(({command}) => !command.startsWith('nginx: '));
+}
+
+function endProcesses(dir: string): void {
+  // Each of them carries the unique directory of this test, so none can be anybody else's.
+  for (let round = 0; round < 20; round++) {
+    const left = foreign(dir);
+    if (left.length === 0) return;
+    for (const {pid} of left) if (isAlive(pid)) process.kill(pid, 'SIGKILL');
+  }
 }
 
 function listenerOn(port: number): number[] {
