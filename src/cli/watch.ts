@@ -5,7 +5,7 @@ import {isDeepStrictEqual} from 'node:util';
 import type {Config} from '../config/config.ts';
 import type {Deployed} from '../deploy/deploy.ts';
 import type {Worker} from '../deploy/deployment.ts';
-import type {DeployEvent, DeployResult, LookTrigger, Request} from '../deploy/events.ts';
+import type {DeployEvent, DeployResult, Request} from '../deploy/events.ts';
 import {unfinished} from '../deploy/recover.ts';
 import {onTrialSince, rollbackTarget} from '../deploy/retention.ts';
 import {asFailure} from '../deploy/run.ts';
@@ -19,14 +19,15 @@ import {makeStateDir, refuseForeignState, type State} from '../state/state-file.
 import {fileLook, isEmpty, spoolPath} from '../trigger/request-spool.ts';
 import {takeWaitingPlace} from '../trigger/waiting-place.ts';
 import {watchSpool} from '../trigger/watch-spool.ts';
-import {isWatchable, watchWorkingCopy} from '../trigger/watch-working-copy.ts';
+import {A_SECOND, startBeat} from '../watch/beat.ts';
 import {openControl, type ControlAnswer, type ControlLine, type ControlRequest} from '../watch/control-server.ts';
+import {followWorkingCopy} from '../watch/follow-working-copy.ts';
 import {giveBackMemory} from '../watch/give-back-memory.ts';
 import {openNotify} from '../watch/notify.ts';
 import {openReviving} from '../watch/reviving.ts';
 import {startPoller} from '../watch/poller.ts';
-import {startSettling} from '../watch/settling.ts';
 import {supervise} from '../watch/supervisor.ts';
+import {openWake} from '../watch/wake.ts';
 import {wire} from '../wire.ts';
 import {plainText} from '../support/plain-text.ts';
 import {resolveAside} from '../working-copy/resolve-aside.ts';
@@ -37,9 +38,8 @@ import type {Renderer} from './renderer.ts';
 import {configStamp} from './through-watch.ts';
 import {drainInBackground, failedResult, takeTurn, type Change} from './turn.ts';
 
-/** What no event told of is found so late. */
-const LOOK_AGAIN_MS = 1000;
 const PLACE_POLL_MS = 100;
+const LONGEST_PLACE_POLL_MS = 2000;
 /** Whose workers may still run. */
 const MOST_CONFIGURATIONS = 5;
 /** A request that stands, for not even a revision was found, is not tried again at once. */
@@ -57,7 +57,9 @@ interface Asked {
  * socket, and keeps the workers of what serves alive. They live on when it ends; the next one takes them over.
  */
 export async function watch(context: Context): Promise<number> {
-  let config = context.loadConfig();
+  // Stamped before it is read, so that an edit in between is seen as one.
+  let stamp = configStamp(context.loadConfig().file);
+  let config = context.loadConfigAgain();
   refuseForeignState(config.stateDir);
   makeStateDir(config.stateDir);
   const only = tryLock(join(config.stateDir, 'watching'), 'watch');
@@ -82,12 +84,12 @@ export async function watch(context: Context): Promise<number> {
   const asked: Asked = {replace: new Map(), rollBack: undefined};
   const finishing = new Set<Promise<void>>();
   const isInterrupted = journalLook();
-  let stamp = configStamp(config.file);
   const wired = [wire(config, report)];
   let webhook: ReturnType<typeof listenForForges> = Promise.resolve(undefined);
   const reviving = openReviving();
   const woken = openWake();
   const {wake} = woken;
+  const beat = startBeat();
   let tellSettled = (): void => undefined;
   const settledAtStart = new Promise<void>(resolve => {
     tellSettled = resolve;
@@ -95,6 +97,7 @@ export async function watch(context: Context): Promise<number> {
 
   const reload = (): void => {
     try {
+      const seen = configStamp(config.file);
       const fresh = context.loadConfigAgain();
       const moved = (['app', 'stateDir', 'runDir'] as const).filter(key => fresh[key] !== config[key]);
       if (moved.length > 0) throw new DeployError('CONFIG_INVALID', `${moved.map(key => ({app: 'app', stateDir: 'state_dir', runDir: 'run_dir'})[key]).join(' and ')} changed; that needs a new \`osyw-deploy watch\``);
@@ -110,7 +113,7 @@ export async function watch(context: Context): Promise<number> {
       config = fresh;
       wired.push(wire(config, report));
       if (wired.length > MOST_CONFIGURATIONS) wired.shift();
-      stamp = configStamp(config.file);
+      stamp = seen;
       say(`read ${config.file} again`);
     } catch (error) {
       const {code, message} = asFailure(error);
@@ -132,9 +135,33 @@ export async function watch(context: Context): Promise<number> {
     }));
   };
 
+  let supervisor: ReturnType<typeof supervise> | undefined;
+  /** From here on what serves is looked after, and clients are answered. */
+  const begin = (): void => {
+    supervisor ??= supervise({
+      config: () => config, reviving, beat, say, signal,
+      tools: hash => wired.find(({config: {hash: other}}) => other === hash) ?? present(wired),
+      replace: worker => {
+        asked.replace.set(worker.id, worker);
+        wake();
+      },
+      rollBack: (release, reason) => {
+        asked.rollBack = {release, reason};
+        wake();
+      },
+    });
+    tellSettled();
+    // Also when something could not be brought back: nginx, which may wait for us, has other sites.
+    notify.ready();
+  };
+
   /** One turn under the lock. Returns how it ended; undefined when there was nothing to do after all. */
   const turn = async (first: boolean): Promise<DeployResult | undefined> => {
-    const lock = await waitForLock(deployLockPath(config.stateDir), 'watch', signal);
+    const path = deployLockPath(config.stateDir);
+    const free = tryLock(path, 'watch');
+    // Who deploys there settles what there is to settle, and may take long.
+    if (!isLock(free)) begin();
+    const lock = isLock(free) ? free : await waitForLock(path, 'watch', signal);
     const own = until(signal);
     let idle = false;
     try {
@@ -167,8 +194,11 @@ export async function watch(context: Context): Promise<number> {
     }};
   };
 
-  context.onHangup(() => notify.reloading(reload));
-  const control = await openControl(config.runDir, answer);
+  context.onHangup(() => {
+    log.reopen();
+    notify.reloading(reload);
+  });
+  const control = await openControl(config, answer);
   const stop = (): void => {
     notify.stopping();
     over.abort(context.signal.reason);
@@ -184,13 +214,20 @@ export async function watch(context: Context): Promise<number> {
   const poller = startPoller(() => config, say, signal);
   const spool = watchSpool(config.stateDir, wake);
   let copy: Promise<void> | undefined;
-  let supervisor: ReturnType<typeof supervise> | undefined;
   try {
     webhook = Promise.resolve(await listenForForges(config, say));
-    copy = followWorkingCopy(() => config, trigger => poller.look(trigger), say, signal).catch((error: unknown) => {
+    copy = followWorkingCopy({config: () => config, look: trigger => poller.look(trigger), say, beat, signal}).catch((error: unknown) => {
       say(`the working copy is not watched, the repository is still polled: ${asFailure(error).message}`);
     });
     say(`watch of ${config.app} runs, pid ${process.pid}`);
+    // What no event told of.
+    beat.every(A_SECOND, () => {
+      try {
+        if (isAsked(config.stateDir, asked, isInterrupted)) wake();
+      } catch {
+        wake(); // The loop meets it, too, and tells.
+      }
+    });
     let failed = 0;
     let told: string | undefined;
     for (let first = true; !signal.aborted; first = false) {
@@ -213,28 +250,15 @@ export async function watch(context: Context): Promise<number> {
         told = message;
       }
       if (failed === 0) told = undefined;
-      supervisor ??= supervise({
-        config: () => config, reviving, say, signal,
-        tools: hash => wired.find(({config: {hash: other}}) => other === hash) ?? present(wired),
-        replace: worker => {
-          asked.replace.set(worker.id, worker);
-          wake();
-        },
-        rollBack: (release, reason) => {
-          asked.rollBack = {release, reason};
-          wake();
-        },
-      });
-      tellSettled();
-      // Also when something could not be brought back: nginx, which may wait for us, has other sites.
-      notify.ready();
+      begin();
       // What was committed while no watch ran.
       if (first && config.watch.pollMs > 0) poller.look('poll');
       if (failed > 0) await woken.until(Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (failed - 1)), signal);
-      else if (idle) await woken.until(LOOK_AGAIN_MS, signal);
+      else if (idle) await woken.until(undefined, signal);
     }
   } finally {
     over.abort();
+    beat.close();
     tellSettled();
     context.signal.removeEventListener('abort', stop);
     spool.close();
@@ -355,10 +379,10 @@ function until(signal: AbortSignal): {readonly signal: AbortSignal; close(): voi
 
 /** While we have it, what a hook leaves behind ends at once: we look. */
 async function takePlace(stateDir: string, signal: AbortSignal): Promise<ReturnType<typeof takeWaitingPlace>> {
-  while (!signal.aborted) {
+  for (let pause = PLACE_POLL_MS; !signal.aborted; pause = Math.min(LONGEST_PLACE_POLL_MS, pause * 2)) {
     const place = takeWaitingPlace(stateDir);
     if (place !== undefined) return place;
-    await delay(PLACE_POLL_MS, undefined, {signal}).catch(() => undefined);
+    await delay(pause, undefined, {signal}).catch(() => undefined);
   }
   return undefined;
 }
@@ -368,43 +392,4 @@ async function listenForForges({app, stateDir, source, watch: {webhook}}: Config
   if (webhook === undefined) return undefined;
   const {openWebhook} = await import('../trigger/webhook.ts');
   return openWebhook({...webhook, stateDir, branch: source.branch}, from => fileLook(stateDir, app, {trigger: 'webhook', requestedBy: from, revision: null}), say);
-}
-
-/** Looks when the working copy has been left alone for `watch.settle`; one that is not there yet is watched when it is. */
-async function followWorkingCopy(config: () => Config, look: (trigger: LookTrigger) => void, say: (text: string) => void, signal: AbortSignal): Promise<void> {
-  const pause = (ms: number) => delay(ms, undefined, {signal}).catch(() => undefined);
-  const settling = startSettling(() => config().watch.settleMs, () => look('watch'));
-  while (!signal.aborted) {
-    const {source: {workingCopy}, watch: {edits}} = config();
-    const isSame = () => config().source.workingCopy === workingCopy && config().watch.edits === edits;
-    const watcher = isWatchable(workingCopy) ? await watchWorkingCopy(workingCopy, {edits}, settling.changed, say) : undefined;
-    do await pause(LOOK_AGAIN_MS);
-    while (!signal.aborted && watcher !== undefined && isSame());
-    await watcher?.close();
-  }
-  settling.close();
-}
-
-/** A wake that comes while nobody waits for it is not lost. */
-function openWake(): {wake(): void; until(ms: number, signal: AbortSignal): Promise<void>} {
-  let pending = false;
-  let end: (() => void) | undefined;
-  return {
-    wake: () => {
-      pending = true;
-      end?.();
-    },
-    until: (ms, signal) => new Promise(resolve => {
-      const over = () => {
-        clearTimeout(timer);
-        signal.removeEventListener('abort', over);
-        [end, pending] = [undefined, false];
-        resolve();
-      };
-      const timer = setTimeout(over, ms);
-      signal.addEventListener('abort', over, {once: true});
-      end = over;
-      if (pending || signal.aborted) over();
-    }),
-  };
 }
