@@ -112,6 +112,18 @@ function namesIn(directory: string): string[] {
   }
 }
 
+/** Where a machine keeps what starts programs at a boot or by the clock. */
+const SCRIPT_PLACES = ['/etc/init.d', '/etc/systemd/system', '/etc/cron.d', '/var/spool/cron/crontabs'];
+
+/** Files in these directories that name all of these ports: scripts that most likely start and stop the workers. */
+export function scriptsNaming(ports: readonly number[], places: readonly string[] = SCRIPT_PLACES): string[] {
+  return places.flatMap(place => namesIn(place).map(name => join(place, name))).filter(path => {
+    const file = readRegularFile(path, LARGEST_SCRIPT);
+    const text = file.kind === 'read' ? file.bytes.toString('latin1') : '';
+    return ports.every(port => new RegExp(`(?<!\\d)${port}(?!\\d)`).test(text));
+  });
+}
+
 /** Lines of a hook that update the working copy or restart workers by themselves. What they say is not shown: it may hold a password. */
 export function oldLinesIn(hook: string): number[] {
   const file = readRegularFile(hook, LARGEST_SCRIPT);

@@ -8,7 +8,7 @@ import {checkWorker} from '../health/check-worker.ts';
 import {asOfRelease, findCode, subdirectoryOf, type FoundCode} from './find-code.ts';
 import {findLocalUpstream, type LocalUpstream} from './find-upstream.ts';
 import {findWorkers, shownWords, type FoundWorker} from './find-workers.ts';
-import {findOldHands, findPidFiles, type OldHand, type PidFile} from './old-set-up.ts';
+import {findOldHands, findPidFiles, scriptsNaming, type OldHand, type PidFile} from './old-set-up.ts';
 import {ownVariables, rangeAround, renderAdoptedConfig} from './render-adopted-config.ts';
 import {recogniseCommand, type RecognisedCommand} from './recognise-command.ts';
 
@@ -32,6 +32,8 @@ export interface Survey {
   readonly variables: readonly string[];
   readonly pidFiles: readonly PidFile[];
   readonly oldHands: readonly OldHand[];
+  /** Scripts of the boot or the clock that name their ports. */
+  readonly scripts: readonly string[];
 }
 
 /**
@@ -56,6 +58,7 @@ export async function survey(options: AdoptOptions, config: Config | undefined, 
     variables: ownVariables(workers).filter(name => !Object.hasOwn(config?.workers.env ?? {}, name)),
     pidFiles: findPidFiles(workers, options.pidFile),
     oldHands: await findOldHands(workers),
+    scripts: scriptsNaming(upstream.ports),
   };
 }
 

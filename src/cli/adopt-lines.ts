@@ -4,7 +4,7 @@ import {plainText} from '../support/plain-text.ts';
 import type {OldHook} from './old-hooks.ts';
 
 /** What was found, for programs. Times are ISO 8601; `hooks` is null where the repository is not on this machine. */
-export function shownSurvey({upstream: {name, file, host, ports}, workers, code: {source, revision, because, newer, edited}, command, variables, pidFiles, oldHands}: Survey, hooks: readonly OldHook[] | undefined): Record<string, unknown> {
+export function shownSurvey({upstream: {name, file, host, ports}, workers, code: {source, revision, because, newer, edited}, command, variables, pidFiles, oldHands, scripts}: Survey, hooks: readonly OldHook[] | undefined): Record<string, unknown> {
   return {
     upstream: {name, file, host, ports},
     workers: workers.map(({port, process: {pid}, user, startedAt, words, directory}) => ({port, pid, user, started_at: startedAt, command: words, directory: directory ?? null})),
@@ -13,6 +13,7 @@ export function shownSurvey({upstream: {name, file, host, ports}, workers, code:
     variables,
     pid_files: pidFiles,
     old: oldHands,
+    scripts,
     hooks: hooks ?? null,
   };
 }
@@ -34,7 +35,7 @@ export function foundLines({upstream, workers, code: {source, revision, because,
 }
 
 /** What comes next, and how the old set-up is taken away. */
-export function nextLines({upstream, workers, oldHands}: Survey, hooks: readonly OldHook[] | undefined, {app, workers: {count, ports}, source}: Config): string[] {
+export function nextLines({upstream, workers, oldHands, scripts}: Survey, hooks: readonly OldHook[] | undefined, {app, workers: {count, ports}, source}: Config): string[] {
   const pids = workers.map(({process: {pid}}) => pid).join(', ');
   return [
     `The next deploy (\`osyw-deploy plan\` shows it, \`osyw-deploy now\` makes it, at this revision, too) starts ${count} fresh workers on spare ports of ${ports.first}-${ports.last},`,
@@ -42,7 +43,7 @@ export function nextLines({upstream, workers, oldHands}: Survey, hooks: readonly
     'Until then they serve as they are; a deploy that fails leaves them alone. There is no rollback to them once they are stopped.',
     '',
     `Now take the old set-up of ${app} away: a script that ends whoever listens on ${workers.map(({port}) => port).join(', ')} would end workers of later releases, too.`,
-    '  - the script that starts and stops them: out of the boot (update-rc.d NAME remove, systemctl disable NAME), cron, and everybody\'s reach;',
+    `  - the script that starts and stops them${scripts.length === 0 ? '' : ` (${scripts.join(', ')} ${scripts.length === 1 ? 'names' : 'name'} their ports)`}: out of the boot (update-rc.d NAME remove, systemctl disable NAME), cron, and everybody's reach;`,
     '    `osyw-deploy service install --enable` brings the release back after a boot',
     ...hookLines(hooks, source.vcs),
     ...oldHands.flatMap(({what, remedy}) => [`  - ${what}:`, `    ${remedy}`]),

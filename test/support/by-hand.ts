@@ -76,7 +76,7 @@ export async function makeByHand(test: TestContext, options: {
   const workingCopy = join(dir, 'bottle');
   const [pidDir, logDir, prefix] = [join(dir, 'pids'), join(dir, 'log'), join(dir, 'nginx')];
   for (const made of [pidDir, logDir, prefix, join(prefix, 'tmp')]) mkdirSync(made);
-  const env = scrubbedEnv(dir, {OSYW_TEST_SITE: dir});
+  const env = scrubbedEnv(dir);
 
   const script = join(dir, 'osyw.init');
   const moved = (text: string) => [['/var/bottle', workingCopy], ['/etc/init.d/osyw', script], ['/var/www/osyw/log', logDir], ['/tmp/osyw-update', join(dir, 'osyw-update')], ['8811 8812 8813', ports.join(' ')], ['/var/run', pidDir]]
@@ -121,7 +121,7 @@ export async function makeByHand(test: TestContext, options: {
   const asked = (more: Partial<CommandOptions> = {}): CommandOptions => ({cwd: dir, cli, ...(options.as && {as: options.as}), ...more});
   const byHand: ByHand = {
     dir, ports, svn, workingCopy, nginxConf, port, script, hook, pidDir, configFile, stateDir,
-    old: word => run('/usr/bin/setpriv', [...(options.as === undefined ? [] : ['--reuid', String(options.as.uid), '--regid', String(options.as.gid), '--clear-groups']), '/bin/sh', script, word], {cwd: '/', env}),
+    old: word => run('/usr/bin/setpriv', [...(options.as === undefined ? [] : ['--reuid', String(options.as.uid), '--regid', String(options.as.gid), '--clear-groups']), '/bin/sh', script, word], {cwd: '/', env: {PATH: '/usr/sbin:/usr/bin:/sbin:/bin', OSYW_TEST_SITE: dir}}),
     pids: () => ports.flatMap(one => listenerOn(one)),
     commit: files => svn.commit(files),
     adopt: (args = [], more) => byHand.run(['adopt', '--nginx', nginxConf, '--state-dir', stateDir, ...args], more),

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import {writeFileSync} from 'node:fs';
+import {readFileSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {test} from 'node:test';
 import {fileURLToPath} from 'node:url';
-import {findOldHands, oldLinesIn, unitIn} from '../../../src/adopt/old-set-up.ts';
+import {findOldHands, oldLinesIn, scriptsNaming, unitIn} from '../../../src/adopt/old-set-up.ts';
 import {ownVariables, rangeAround} from '../../../src/adopt/render-adopted-config.ts';
 import type {FoundWorker} from '../../../src/adopt/find-workers.ts';
 import {identify} from '../../../src/workers/process-identity.ts';
@@ -39,6 +39,15 @@ test('lines of a hook that update or restart by themselves', t => {
   assert.deepEqual(oldLinesIn(hook), [4, 6, 7, 8]);
   assert.deepEqual(oldLinesIn(join(dir, 'none')), []);
   assert.deepEqual(oldLinesIn(fileURLToPath(new URL('../../../fixtures/by-hand/post-commit', import.meta.url))), [6, 7]);
+});
+
+test('scripts that name the ports', t => {
+  const dir = makeTempDir();
+  t.after(() => removeTempDir(dir));
+  const fixture = readFileSync(fileURLToPath(new URL('../../../fixtures/by-hand/osyw.init', import.meta.url)));
+  for (const [name, text] of [['osyw', fixture], ['other', 'ports="8811 8812"'], ['far', '18811 88121 8813']] as const) writeFileSync(join(dir, name), text);
+  assert.deepEqual(scriptsNaming([8811, 8812, 8813], [join(dir, 'none'), dir]), [join(dir, 'osyw')]);
+  assert.deepEqual(scriptsNaming([8811, 8812], [dir]).sort(), [join(dir, 'osyw'), join(dir, 'other')]);
 });
 
 test('the range of ports', () => {
