@@ -65,6 +65,18 @@ test('a file of ours that somebody writes between the look and the rename is not
   assert.equal(readFileSync(file, 'utf8'), theirs);
 });
 
+test('two applications with their blocks in one file switch at the same time: both are there', async (t) => {
+  const {rig, config, before, now} = await makeRig(t);
+  const other = {...config, app: 'other', nginx: {...config.nginx, upstream: 'other'}};
+  writeFileSync(rig.conf, before.replace(BLOCK, `${BLOCK}    upstream other { server 127.0.0.1:40003; }\n`));
+  await rig.reload();
+  for (const [mine, theirs] of [[[40_011, 40_012], [40_013]], [[40_021, 40_022], [40_023]], [[40_001, 40_002], [40_003]]] as const) {
+    await Promise.all([switchUpstream(config, mine, steps()), switchUpstream(other, theirs, steps())]);
+    assert.deepEqual([...now().matchAll(/server 127\.0\.0\.1:(400\d\d)/g)].map(([, port]) => Number(port)), [...mine, ...theirs]);
+  }
+  assert.deepEqual(readdirSync(rig.prefix).filter(name => name.startsWith('.')), []);
+});
+
 /** A port that nginx cannot have: `nginx -t` passes and the reload fails. */
 async function takenPort(t: TestContext): Promise<number> {
   const lease = await leasePorts(1);
@@ -110,6 +122,6 @@ test('the way back after a switch keeps what was written meanwhile; putting back
   putUpstreamBack(config, old);
   assert.equal(now(), FOREIGN + before);
   writeFileSync(rig.conf, after.replace('upstream myweb', 'upstream other'));
-  assert.throws(() => putUpstreamBack(config, old), refusedWith('STATE_UNCERTAIN', /cannot be put back: .* has `upstream myweb`/));
+  assert.throws(() => putUpstreamBack(config, old), refusedWith('STATE_UNCERTAIN', /cannot be put back: .*`upstream myweb` stands neither/));
   assert.equal(existsSync(join(rig.prefix, '.nginx.conf.site.osyw-new')), false);
 });
