@@ -7,3 +7,7 @@ import {randomBytes} from 'node:crypto';
 export function newAdoptedId(app: string, deploy: string, slot: number): string {
   return `${app}/${deploy}/${slot}/adopted-${randomBytes(6).toString('hex')}`;
 }
+
+export function isAdoptedId(id: string): boolean {
+  return /\/adopted-[0-9a-f]{12}$/.test(id);
+}

@@ -5,6 +5,8 @@ import {parseConfig} from '../config/load-config.ts';
 import {DeployError} from '../errors.ts';
 import {fileWithUpstream} from '../nginx/file-with-upstream.ts';
 import {checkWorker} from '../health/check-worker.ts';
+import {WORKER_MARK} from '../workers/worker-tree.ts';
+import {isAdoptedId} from './adopted-id.ts';
 import {asOfRelease, findCode, subdirectoryOf, type FoundCode} from './find-code.ts';
 import {findLocalUpstream, type LocalUpstream} from './find-upstream.ts';
 import {findWorkers, shownWords, type FoundWorker} from './find-workers.ts';
@@ -44,6 +46,7 @@ export async function survey(options: AdoptOptions, config: Config | undefined, 
   const upstream = await findLocalUpstream({upstream: options.upstream ?? config?.nginx.upstream, nginx: options.nginx ?? config?.nginx.conf, cwd});
   if (config !== undefined) refuseOtherUpstream(config, upstream);
   const workers = findWorkers(upstream.host, upstream.ports);
+  refuseDeployed(workers);
   refuseSeveralAccounts(workers);
   const code = await findCode(workers, options.workingCopy);
   if (config !== undefined && realPath(config.source.workingCopy) !== realPath(code.source.workingCopy)) {
@@ -105,6 +108,13 @@ function refuseOtherUpstream(config: Config, {name, file, host}: LocalUpstream):
 
 function contradicts({file}: Config, what: string): DeployError {
   return new DeployError('CONFIG_INVALID', `${file}: contradicts what runs: ${what}`, {hint: 'Mend the configuration, or move it away: without one `osyw-deploy adopt` writes it.'});
+}
+
+function refuseDeployed(workers: readonly FoundWorker[]): void {
+  const own = workers.find(({environment}) => environment.has(WORKER_MARK) && !isAdoptedId(environment.get(WORKER_MARK) ?? ''));
+  if (own === undefined) return;
+  throw new DeployError('USAGE', `pid ${own.process.pid} on port ${own.port} was not set up by hand: it carries the mark of a deploy, ${own.environment.get(WORKER_MARK) ?? ''}`,
+    {hint: 'Use the configuration and the state of that application: `osyw-deploy status --config FILE`.'});
 }
 
 function refuseSeveralAccounts(workers: readonly FoundWorker[]): void {

@@ -153,6 +153,11 @@ test('a dry run changes nothing, a second adoption is unchanged, and what is dep
   const third = await site.adopt();
   assert.equal(third.exit, 2, third.stdout);
   assert.match(third.stderr, /release 000002 \(r2\) of bottle serves already/);
+  renameSync(site.configFile, join(site.dir, 'elsewhere.yaml'));
+  const fourth = await site.adopt();
+  assert.equal(fourth.exit, 2, fourth.stdout);
+  assert.match(fourth.stderr, /was not set up by hand: it carries the mark of a deploy, bottle\//);
+  renameSync(join(site.dir, 'elsewhere.yaml'), site.configFile);
   for (const to of [[], ['--to', '1']]) {
     const back = await site.run(['rollback', ...to]);
     assert.equal(back.exit, 2, 'no rollback to what was adopted');
