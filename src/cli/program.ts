@@ -40,6 +40,13 @@ export async function runProgram(words: readonly string[], world: World): Promis
 
   program.commandsGroup('Deploy:');
   add(program, 'init', 'look around and write a commented osyw-deploy.yaml', async context => (await import('./init.ts')).init(context));
+  add(program, 'adopt', 'take over workers and an upstream that were set up by hand', async (context, options) => (await import('./adopt.ts')).adopt(context, options))
+    .option('--upstream <name>', 'the upstream of the running nginx (default: the only one with servers on this machine)')
+    .option('--nginx <file>', 'the main file of the nginx that is meant, where several run')
+    .option('--working-copy <directory>', 'where the code is, where the processes do not show it')
+    .option('--pid-file <path>', 'the pid files of the old script, e.g. /var/run/osyw_{port}.pid: shown, and proof of nothing')
+    .option('--state-dir <directory>', 'the state_dir of the configuration that is written')
+    .option('--dry-run', 'show what was found and what would be written; change nothing');
   add(program, 'plan', 'show what `now` would do; change nothing', async (context, options) => (await import('./plan.ts')).plan(context, options))
     .option('--revision <revision>', 'this revision instead of the newest');
   withWait(add(program, 'now', 'deploy the newest revision', async (context, options) => options['requested'] === true

@@ -265,7 +265,7 @@ function proposedNginxFile({nginx, root, stateDirOf}: Findings, app: string): st
   return `${nginx.includedDirectory ?? '/etc/nginx'}/${app}${nginx.includedDirectory === undefined ? '.upstream' : ''}.conf`;
 }
 
-function appName(directory: string): string {
+export function appName(directory: string): string {
   const [own = '', parent = ''] = directory.split('/').toReversed().map(part =>
     part.toLowerCase().replaceAll(/[^a-z0-9_-]+/g, '-').replaceAll(/^[-_]+|-+$/g, '').slice(0, 63));
   // The usual names of the directory itself say nothing about the application.
@@ -273,16 +273,16 @@ function appName(directory: string): string {
   return [says ? own : parent, own].find(name => name !== '') ?? 'app';
 }
 
-function line(text: string, reason: string): string {
+export function line(text: string, reason: string): string {
   return `${text.padEnd(37)} # ${reason}`;
 }
 
-function list(words: readonly string[]): string {
+export function list(words: readonly string[]): string {
   return `[${words.map(quoted).join(', ')}]`;
 }
 
 /** A plain word as it is, anything else as JSON, which YAML reads too. */
-function quoted(word: string): string {
+export function quoted(word: string): string {
   return /^[A-Za-z_/.][A-Za-z0-9_/.@+-]*$/.test(word) && !/^(true|false|null|yes|no|on|off|\.\w+)$/i.test(word) ? word : JSON.stringify(word);
 }
 
