@@ -146,7 +146,7 @@ function committers({data}: HookedRepository): Identity[] {
 }
 
 /** As the account itself where we can become it, else by the modes of all that leads there. */
-async function mayUse(account: Identity, path: string, right: 'r' | 'w' | 'x', signal: AbortSignal): Promise<boolean> {
+export async function mayUse(account: Identity, path: string, right: 'r' | 'w' | 'x', signal: AbortSignal): Promise<boolean> {
   if (account.uid === process.getuid?.()) {
     return allowed(() => {
       accessSync(path, {r: constants.R_OK, w: constants.W_OK, x: constants.X_OK}[right]);
@@ -170,7 +170,7 @@ async function mayStart(account: Identity, deployer: Identity, command: readonly
 }
 
 /** With its groups, and otherwise free: `support/as-user.ts` would forbid sudo its rights. */
-function under({uid, gid}: Identity, {file, args}: Command): Command {
+export function under({uid, gid}: Identity, {file, args}: Command): Command {
   const groups = accountOf(uid) === undefined ? '--clear-groups' : '--init-groups';
   return {file: '/usr/bin/setpriv', args: ['--reuid', String(uid), '--regid', String(gid), groups, '--', file, ...args]};
 }
@@ -197,7 +197,7 @@ function whyNot(account: Identity, deployer: Identity, command: readonly string[
 }
 
 /** A line for /etc/sudoers: in a command some characters have a meaning there. */
-function sudoersLine(account: Identity, deployer: Identity, command: readonly string[]): string {
+export function sudoersLine(account: Identity, deployer: Identity, command: readonly string[]): string {
   const name = ({uid}: Identity) => accountOf(uid)?.name ?? `\\#${uid}`;
   return `${name(account)} ALL=(${name(deployer)}) NOPASSWD: ${command.map(word => word.replace(/[,:=#\\*?[\]!"]/g, '\\$&')).join(' ')}`;
 }
