@@ -18,9 +18,9 @@ import {systemdRuns} from './support/systemd.ts';
 import {fileAgain, readSpool, unfile} from './trigger/request-spool.ts';
 import {findMaster, findMasters, hasPendingHup, isIdle, nginxChildren, orphansAmong, type NginxMaster} from './upstream/nginx-master.ts';
 import {probeThroughNginx} from './upstream/probe.ts';
-import {isOwn, portsIn} from './upstream/render-upstream.ts';
-import {rehearseSwitch, reloadAsItStands, replaceUpstream, switchUpstream, writeUpstreamAhead, type Rehearsal} from './upstream/switch-upstream.ts';
-import {followLinks, hashOf, putBack, readUpstream} from './upstream/upstream-file.ts';
+import {putUpstreamBack, rehearseSwitch, reloadAsItStands, restoreUpstream, switchUpstream, writeUpstreamAhead, type Rehearsal} from './upstream/switch-upstream.ts';
+import {readUpstream} from './upstream/upstream-file.ts';
+import {upstreamText} from './upstream/upstream-text.ts';
 import {waitDrained} from './upstream/wait-drained.ts';
 import {launchUnit} from './workers/launch-unit.ts';
 import {launchWorker, newWorkerId} from './workers/launch-worker.ts';
@@ -96,7 +96,8 @@ function realHealth(config: Config): Health {
 
 function realUpstream(config: Config): Upstream {
   const {nginx, drain} = config;
-  const file = () => followLinks(nginx.file);
+  const text = upstreamText(config);
+  const present = () => readUpstream(text.file());
   let master: NginxMaster | undefined;
   let rehearsal: Promise<Rehearsal | undefined> | undefined;
   const isRunning = async () => (await findMasters(nginx)).fitting.length > 0;
@@ -104,7 +105,7 @@ function realUpstream(config: Config): Upstream {
   return {
     isRunning,
     requireRunning: async () => {
-      file();
+      text.examine();
       master = await findMaster(nginx);
     },
     rehearse: ports => {
@@ -115,15 +116,12 @@ function realUpstream(config: Config): Upstream {
       return switchUpstream(config, ports, steps, rehearsed);
     },
     writeAhead: (ports, steps) => writeUpstreamAhead(config, ports, steps),
-    restore: (oldBytes, steps) => {
-      const bytes = bytesOf(oldBytes);
-      return replaceUpstream(config, bytes, portsIn(bytes?.toString('utf8') ?? ''), steps);
-    },
-    putBack: oldBytes => putBack(file(), bytesOf(oldBytes)),
+    restore: (oldBytes, steps) => restoreUpstream(config, bytesOf(oldBytes), steps),
+    putBack: oldBytes => putUpstreamBack(config, bytesOf(oldBytes)),
     reload: () => reloadAsItStands(config),
-    fileHash: () => hashOf(readUpstream(file())),
-    ownFile: () => isOwn(readUpstream(file())?.toString('utf8') ?? '', config.app) ? file() : undefined,
-    filePorts: () => existsSync(dirname(nginx.file)) ? portsIn(readUpstream(file())?.toString('utf8') ?? '') : [],
+    fileHash: () => text.hash(present()),
+    ownFile: () => text.isOwn(present()) ? text.file() : undefined,
+    filePorts: () => existsSync(dirname(nginx.file)) ? text.ports(present()) : [],
     acceptsOnly: async workers => {
       const {fitting: [master, second]} = await findMasters(nginx);
       if (master === undefined) return orphansAmong(workers).length > 0 ? true : undefined;

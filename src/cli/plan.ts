@@ -2,9 +2,9 @@ import {isUnchanged, takenPorts} from '../deploy/deploy.ts';
 import {portsOf} from '../deploy/tools.ts';
 import {readState} from '../state/state-file.ts';
 import {wire} from '../wire.ts';
-import {renderUpstream} from '../upstream/render-upstream.ts';
 import {unifiedDiff} from '../upstream/unified-diff.ts';
-import {followLinks, readUpstream} from '../upstream/upstream-file.ts';
+import {readUpstream} from '../upstream/upstream-file.ts';
+import {upstreamText} from '../upstream/upstream-text.ts';
 import {resolveAside} from '../working-copy/resolve-aside.ts';
 import type {Context} from './context.ts';
 
@@ -17,9 +17,10 @@ export async function plan(context: Context, {revision: wanted}: {revision?: str
   const {serving} = state;
   const unchanged = serving !== null && await isUnchanged(revision, state, tools);
   const ports = unchanged ? portsOf(serving) : await tools.workers.leasePorts(config.workers.count, takenPorts(state, tools), state.lastPort);
-  const file = followLinks(config.nginx.file);
-  const before = readUpstream(file)?.toString('utf8') ?? '';
-  const diff = unchanged ? '' : unifiedDiff(before, renderUpstream(config.nginx, config.app, config.workers.host, ports), file);
+  const text = upstreamText(config);
+  const file = text.file();
+  const before = readUpstream(file);
+  const diff = unchanged ? '' : unifiedDiff(before?.toString('utf8') ?? '', text.render(before, ports).toString('utf8'), file);
   const stops = unchanged || serving === null ? [] : serving.workers.map(({port, process: {pid}}) => ({port, pid}));
   const shown = {revision, outcome: unchanged ? 'unchanged' : 'deployed', ports, nginx: {file, diff}, stops};
   context.output.out(context.json ? `${JSON.stringify(shown)}\n` : tell(shown, serving?.release.revision));

@@ -128,6 +128,24 @@ export const CLASHES: readonly Clash[] = [
   },
   {
     at: ['nginx', 'file'],
+    needs: [['nginx', 'edit']],
+    fault: ({nginx: {file, edit}}) => (file === undefined && edit === undefined
+      ? 'is missing; expected the absolute path of a file that is written whole, such as /etc/nginx/conf.d/app.conf, or in nginx.edit that of a file of yours' : undefined),
+  },
+  {
+    at: ['nginx', 'edit'],
+    needs: [['nginx', 'file']],
+    fault: ({nginx: {file, edit}}) => (file !== undefined && edit !== undefined
+      ? 'stands beside nginx.file; expected exactly one of them: a file that is written whole, or one in which only addresses change' : undefined),
+  },
+  ...(['server', 'directives'] as const).map((key): Clash => ({
+    at: ['nginx', key],
+    needs: [['nginx', 'edit']],
+    fault: ({nginx}) => (nginx.edit !== undefined && Object.values(nginx[key] ?? {}).some(value => value !== undefined)
+      ? 'goes with nginx.file; expected it in the file that nginx.edit names: there every line keeps what it says, but for the addresses' : undefined),
+  })),
+  {
+    at: ['nginx', 'file'],
     needs: [['nginx', 'conf']],
     fault: ({nginx: {file, conf}}) => (file === (conf ?? '/etc/nginx/nginx.conf')
       ? `is nginx's main file; expected a file for the upstream alone, as it is written whole` : undefined),

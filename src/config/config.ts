@@ -143,8 +143,10 @@ export type CheckConfig =
 
 export interface NginxConfig {
   readonly upstream: string;
-  /** The file of ours, written whole. */
+  /** The file that a switch changes: of ours, and written whole. */
   readonly file: string;
+  /** It is the user's: it, or one that it includes, has the upstream, and only the addresses of the `server` lines change. */
+  readonly edit?: true;
   /** Parameters of each `server` line in nginx's own words, e.g. `{weight: '4', max_fails: '0', fail_timeout: '30s'}`. */
   readonly server: Readonly<Record<string, string>>;
   /** Further lines of the block, without the semicolon. */

@@ -9,10 +9,6 @@ export interface Refusal {
   readonly message: string;
 }
 
-const NOT_YET: ReadonlyMap<string, string> = new Map([
-  ['nginx.edit', 'is not available in this version; use nginx.file, a file that osyw-deploy writes whole'],
-]);
-
 // valibot never looks at these three, and reports one unknown key at most; so keys are checked here, before it.
 const POISONOUS = new Set(['__proto__', 'constructor', 'prototype']);
 
@@ -51,8 +47,6 @@ function keepKnown(schema: unknown, value: unknown, path: Path, refusals: Refusa
 
 function unknownKey(path: Path, siblings: readonly string[]): string {
   const name = nameOf(path);
-  const notYet = NOT_YET.get(path.join('.'));
-  if (notYet !== undefined) return `${name} ${notYet}`;
   if (siblings.length === 0) return `${name} is not a name that can be used; expected another one`;
   const key = String(path.at(-1));
   const meant = nearest(key, siblings) ?? pathsEndingIn(key).find(candidate => candidate !== path.join('.'));

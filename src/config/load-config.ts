@@ -135,9 +135,11 @@ function effective(settings: Settings, file: string, stateDir: string, operator:
     bake: {forMs: bake.for},
     nginx: {
       upstream: nginx.upstream,
-      file: nginx.file,
-      server: serverParameters(nginx.server),
-      directives: nginx.directives,
+      // The clashes leave exactly one of them.
+      file: nginx.file ?? nginx.edit ?? '',
+      ...(nginx.edit === undefined ? {} : {edit: true}),
+      server: nginx.edit === undefined ? serverParameters(nginx.server) : {},
+      directives: nginx.directives ?? [],
       binary: nginx.binary,
       conf: nginx.conf,
       prefix: nginx.prefix,
@@ -197,7 +199,9 @@ function effectiveWebhook({listen, path, secret_file: secretFile, mode, group, m
 function serverParameters(server: Settings['nginx']['server']): Record<string, string> {
   const names = ['weight', 'max_conns', 'max_fails', 'fail_timeout'] as const;
   return Object.fromEntries(names.flatMap(name => {
-    const value = server[name];
+    // On loopback a refused connection costs nothing and is retried on the next server. With nginx's own default of 1,
+    // one restart would mark every worker as down for 10 s.
+    const value = server[name] ?? (name === 'max_fails' ? '0' : undefined);
     return value === undefined ? [] : [[name, value]];
   }));
 }

@@ -58,10 +58,12 @@ export function configAsObject(config: Config): Record<string, unknown> {
     bake: {for: durationText(config.bake.forMs)},
     nginx: {
       upstream: nginx.upstream,
-      file: nginx.file,
-      server: Object.fromEntries(Object.entries(nginx.server)
-        .map(([name, value]) => [name, /^\d{1,9}$/.test(value) ? Number(value) : value])),
-      directives: nginx.directives,
+      ...(nginx.edit === true ? {edit: nginx.file} : {
+        file: nginx.file,
+        server: Object.fromEntries(Object.entries(nginx.server)
+          .map(([name, value]) => [name, /^\d{1,9}$/.test(value) ? Number(value) : value])),
+        directives: nginx.directives,
+      }),
       binary: nginx.binary,
       conf: nginx.conf,
       prefix: nginx.prefix,

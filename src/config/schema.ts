@@ -213,9 +213,7 @@ const unitProperties = v.record(
 const server = section({
   weight: v.optional(serverParameter('a whole number above 0', /^[1-9]\d{0,5}$/)),
   max_conns: v.optional(serverParameter('a whole number', /^\d{1,9}$/)),
-  // On loopback a refused connection costs nothing and is retried on the next server. With nginx's own default of 1,
-  // one restart would mark every worker as down for 10 s.
-  max_fails: v.optional(serverParameter('a whole number', /^\d{1,9}$/), '0'),
+  max_fails: v.optional(serverParameter('a whole number', /^\d{1,9}$/)),
   fail_timeout: v.optional(serverParameter('a time of nginx such as 30s', /^(\d{1,9}(ms|s|m|h|d|w|M|y)?)+$/)),
 });
 
@@ -315,9 +313,10 @@ export const settingsSchema = section({
 
   nginx: section({
     upstream: text('the name of an upstream: letters, digits, _ . and -', name => /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/.test(name)),
-    file: filePath('/etc/nginx/conf.d/app.conf'),
+    file: v.optional(filePath('/etc/nginx/conf.d/app.conf')),
+    edit: v.optional(filePath('/etc/nginx/nginx.conf')),
     server: v.optional(server, {}),
-    directives: v.optional(v.array(directive, expecting('a list of lines for the upstream block: [ip_hash]')), []),
+    directives: v.optional(v.array(directive, expecting('a list of lines for the upstream block: [ip_hash]'))),
     binary: v.optional(filePath('/usr/sbin/nginx'), '/usr/sbin/nginx'),
     conf: v.optional(filePath('/etc/nginx/nginx.conf')),
     prefix: v.optional(text('an absolute path such as /etc/nginx', isNormalPath)),

@@ -1,17 +1,20 @@
 import type {Config, NginxConfig} from '../config/config.ts';
 import {DeployError} from '../errors.ts';
-import {effectiveConfig, findUpstreams, type ConfigFile} from '../nginx/effective-config.ts';
-import {ConfigSyntaxError, parseConfig} from '../nginx/parse-config.ts';
+import {effectiveConfig, findUpstreams, parsed, type ConfigFile} from '../nginx/effective-config.ts';
 import {serverLines} from '../nginx/server-lines.ts';
 import type {Identity} from '../support/accounts.ts';
 import {findMaster, findMasters, nginxChildren, type NginxMaster} from '../upstream/nginx-master.ts';
-import {followLinks, readUpstream} from '../upstream/upstream-file.ts';
+import {readUpstream} from '../upstream/upstream-file.ts';
+import {upstreamText, type UpstreamText} from '../upstream/upstream-text.ts';
 import {openConnections} from '../workers/connections.ts';
 import {idleLife, type KeepAlive} from './app-keepalive.ts';
 import type {Finding} from './finding.ts';
 import {connectionLimits, isLoaded, masterUid, runningVersion, unreadFiles, USUAL_NGINX, versionOf, whichNginx} from './nginx.ts';
+import {hashing, hashWithBackup, keepAliveRace, maxFails, nextUpstream, upstreamKeepAlive} from './nginx-balancing.ts';
+import {includeGlobs, inclusion} from './nginx-includes.ts';
+import {keepAliveResets, reusePort, shutdownTimeout} from './nginx-reloads.ts';
 import {scopesOf, type Scope} from './nginx-scopes.ts';
-import {hashing, hashWithBackup, includeGlobs, inclusion, keepAliveRace, keepAliveResets, maxFails, nextUpstream, nginxSettings, reusePort, shutdownTimeout, upstreamKeepAlive, type NginxSettings} from './nginx-traps.ts';
+import {nginxSettings, type NginxSettings} from './nginx-settings.ts';
 import type {Records} from './records.ts';
 import {reloadRights} from './rights.ts';
 
@@ -20,18 +23,19 @@ const PROC = '/proc';
 /** All about nginx: the one that runs, and what its configuration says. */
 export async function nginxFindings(config: Config, {records, deployer, signal}: {records: () => Records; deployer: Identity; signal: AbortSignal}): Promise<Finding[]> {
   const {nginx, drain, workers} = config;
-  const file = followLinks(nginx.file);
+  const text = upstreamText(config);
+  const file = text.file();
   let master: NginxMaster;
   try {
     master = await findMaster(nginx);
   } catch (error) {
     if (!(error instanceof DeployError)) throw error;
-    return [{check: 'nginx-running', level: 'problem', place: 'nginx.binary', says: error.message, means: `every deploy is refused before its switch (${error.code}). ${error.hint}`, mend: 'systemctl start nginx'}, ...hashWithBackup(aloneIn(file), nginx.upstream)];
+    return [{check: 'nginx-running', level: 'problem', place: 'nginx.binary', says: error.message, means: `every deploy is refused before its switch (${error.code}). ${error.hint}`, mend: 'systemctl start nginx'}, ...hashWithBackup(aloneIn(file), nginx.upstream, 'http')];
   }
   const [version, rights, read] = await Promise.all([runningVersion(master, signal), reloadRights(nginx, deployer, masterUid(master), signal), readConfig(nginx, master)]);
   const children = nginxChildren(master);
-  const running = [whichNginx(master, version, children), rights];
-  if ('finding' in read) return [...running, read.finding, ...hashWithBackup(aloneIn(file), nginx.upstream)];
+  const running = [whichNginx(master, version, children), rights, isChangeable(text, file, workers)];
+  if ('finding' in read) return [...running, read.finding, ...hashWithBackup(aloneIn(file), nginx.upstream, 'http')];
   const {files} = read;
   const scopes = scopesOf(files);
   const settings = nginxSettings(files, scopes, version, {nginx, count: workers.count});
@@ -40,9 +44,9 @@ export async function nginxFindings(config: Config, {records, deployer, signal}:
     ...running,
     {check: 'nginx-config', level: 'ok', says: `nginx takes its configuration, ${files.length} files`, place: files[0]?.path ?? nginx.binary},
     ...unreadFiles(files),
-    ...isLoaded(files, children, file),
+    ...isLoaded(files, children, {file, namesServing: namesServing(text, file, records())}),
     ...inclusion(settings, {upstream: nginx.upstream, file}),
-    ...includeGlobs(settings, file),
+    ...includeGlobs(settings, {file, candidate: text.candidateFor(file)}),
     keepAliveResets(settings, await connectionsTo(settings)),
     shutdownTimeout(settings, drain),
     ...nextUpstream(settings, workers.count),
@@ -67,7 +71,7 @@ export async function usualNginx(signal: AbortSignal): Promise<Finding[]> {
   if ('finding' in read) return [whichNginx(master, version, children), read.finding];
   const scopes = scopesOf(read.files);
   const settings = {...nginxSettings(read.files, scopes, version, {nginx: USUAL_NGINX, count: 0}), passing: []};
-  return [whichNginx(master, version, children), ...isLoaded(read.files, children, ''), keepAliveResets(settings, await connectionsTo(settings)), ...reusePort(settings), ...connectionLimits(scopes, children, PROC)];
+  return [whichNginx(master, version, children), ...isLoaded(read.files, children, {file: '', namesServing: false}), keepAliveResets(settings, await connectionsTo(settings)), ...reusePort(settings), ...connectionLimits(scopes, children, PROC)];
 }
 
 /** As nginx reads it; or why it cannot be had. */
@@ -86,16 +90,33 @@ async function readConfig(nginx: NginxConfig, master: NginxMaster): Promise<{fil
   }
 }
 
-/** The upstream file by itself, as if `http` included it: for when nginx refuses the whole. */
+/** The upstream file by itself: for when nginx refuses the whole. */
 function aloneIn(path: string): ConfigFile[] {
   try {
-    const bytes = readUpstream(path) ?? Buffer.alloc(0);
-    const main = {path: '/', bytes: Buffer.alloc(0), directives: [], fault: undefined};
-    return [main, {path, bytes, directives: parseConfig(bytes), fault: undefined}];
+    return [parsed({path, bytes: readUpstream(path) ?? Buffer.alloc(0)})];
   } catch (error) {
-    if (error instanceof ConfigSyntaxError || error instanceof DeployError) return []; // Told by nginx, in its own words.
+    if (error instanceof DeployError) return []; // Told by another check.
     throw error;
   }
+}
+
+/** Whether a switch could change the upstream file, as it looks before it does. */
+function isChangeable(text: UpstreamText, place: string, {ports, count}: Config['workers']): Finding {
+  const check = 'upstream-file';
+  try {
+    text.examine();
+    text.render(readUpstream(place), Array.from({length: count}, (_, i) => ports.first + i));
+    return {check, level: 'ok', says: `a deploy may change ${place}`, place};
+  } catch (error) {
+    if (!(error instanceof DeployError)) throw error;
+    return {check, level: 'problem', place, says: error.message, means: `every deploy is refused (${error.code}). ${error.hint}`};
+  }
+}
+
+/** Whether the upstream file names the ports that serve, and no other. */
+function namesServing(text: UpstreamText, file: string, {state}: Records): boolean {
+  const serving = state?.serving?.workers.map(({port}) => port);
+  return serving !== undefined && text.ports(readUpstream(file)).join() === serving.join();
 }
 
 /** How many clients are connected to the servers that send requests to us; to all of them where none is known to. */

@@ -1,4 +1,4 @@
-import {readFileSync, statSync} from 'node:fs';
+import {readFileSync, realpathSync, statSync} from 'node:fs';
 import {join} from 'node:path';
 import type {NginxConfig} from '../config/config.ts';
 import {errnoOf} from '../errors.ts';
@@ -45,8 +45,8 @@ export function whichNginx(master: NginxMaster, version: readonly number[] | und
   };
 }
 
-/** Whether the workers that accept are of after the last change of each file. */
-export function isLoaded(files: readonly {readonly path: string}[], workers: readonly NginxChild[], upstreamFile: string, now = Date.now()): Finding[] {
+/** Whether the workers that accept are of after the last change of each file. `namesServing`: the upstream file names the very ports that serve, whatever else was changed in it. */
+export function isLoaded(files: readonly {readonly path: string}[], workers: readonly NginxChild[], {file, namesServing}: {file: string; namesServing: boolean}, now = Date.now()): Finding[] {
   const check = 'nginx-loaded';
   const starts = workers.filter(({title}) => title === 'worker').map(({process}) => startedAt(process.startTime, now));
   if (starts.length === 0) return [];
@@ -57,7 +57,7 @@ export function isLoaded(files: readonly {readonly path: string}[], workers: rea
   });
   if (newer.length === 0) return [{check, level: 'ok', says: `nginx's workers are younger than all ${counted(files.length, 'file')} of its configuration`}];
   return newer.map(({path, changed}) => {
-    const ours = path === upstreamFile;
+    const ours = realPath(path) === file && !namesServing;
     return {
       check, level: ours ? 'problem' as const : 'warning' as const, place: path,
       says: `${path} was changed ${formatDuration(changed - oldest)} after nginx's workers were started`,
@@ -65,6 +65,14 @@ export function isLoaded(files: readonly {readonly path: string}[], workers: rea
       mend: 'nginx -t && nginx -s reload',
     };
   });
+}
+
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path; // Gone since nginx read it: it is then only equal to itself.
+  }
 }
 
 /** Clock time of a process's start, by our own: what /proc/uptime says in a container may be another machine's. */

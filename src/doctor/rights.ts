@@ -1,6 +1,7 @@
-import {accessSync, constants} from 'node:fs';
+import {readdirSync} from 'node:fs';
 import {dirname, join} from 'node:path';
 import type {Config, NginxConfig} from '../config/config.ts';
+import {errnoOf} from '../errors.ts';
 import {shellWord} from '../service/quoting.ts';
 import {accountOf, type Identity} from '../support/accounts.ts';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
@@ -96,7 +97,8 @@ const MODES: readonly {name: string; most: number; mend: string}[] = [
 /** Whether others can read or change what is on record. */
 export function stateModes(stateDir: string): Finding {
   const check = 'state-modes';
-  const wrong = MODES.flatMap(({name, most, mend}) => {
+  const logs = namesIn(join(stateDir, 'log')).map(name => ({name: join('log', name), most: 0o640, mend: '0640'}));
+  const wrong = [...MODES, ...logs].flatMap(({name, most, mend}) => {
     const path = join(stateDir, name);
     const stat = lstatIfThere(path);
     const mode = (stat?.mode ?? 0) & 0o777;
@@ -112,6 +114,15 @@ export function stateModes(stateDir: string): Finding {
   };
 }
 
+function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+    return []; // Not there, or not ours to read.
+  }
+}
+
 /** Whether the doctor is who deploys: what it tries itself then holds. */
 export function examiner(deployer: Identity): Finding {
   const uid = process.getuid?.() ?? 0;
@@ -119,16 +130,6 @@ export function examiner(deployer: Identity): Finding {
   if (uid === deployer.uid) return {check, level: 'ok', says: `${deployer.name} deploys, and looks`};
   if (uid === 0) return {check, level: 'ok', says: `${deployer.name} deploys; root looks, and tries as that account what matters`};
   return {check, level: 'note', says: `${deployer.name} deploys, and ${nameOf(uid)} looks`, means: 'what only that account or root can see is judged by modes, or not at all', mend: `sudo -u ${shellWord(deployer.name)} osyw-deploy doctor`};
-}
-
-/** Whether we may read and list a directory, as all that look at the state must. */
-export function mayRead(path: string): boolean {
-  try {
-    accessSync(path, constants.R_OK | constants.X_OK);
-    return true;
-  } catch {
-    return false; // Whatever stands in the way, we see nothing there.
-  }
 }
 
 function runAs(account: Identity, command: Command, signal: AbortSignal) {

@@ -88,7 +88,8 @@ function readIfPossible(path: string, read: (path: string) => Buffer): Buffer | 
   }
 }
 
-function parsed({path, bytes}: {path: string; bytes: Buffer}): ConfigFile {
+/** A text that cannot be read has no directives and says why. */
+export function parsed({path, bytes}: {path: string; bytes: Buffer}): ConfigFile {
   try {
     return {path, bytes, directives: parseConfig(bytes), fault: undefined};
   } catch (error) {
@@ -99,27 +100,28 @@ function parsed({path, bytes}: {path: string; bytes: Buffer}): ConfigFile {
 
 /**
  * The blocks `upstream NAME` of `http`, through all includes, each once. Those of `stream` are others.
+ * `context` is where the first of the files stands: '' for a main file, `http` for one that is included there.
  * A file whose place cannot be told, because the one that includes it cannot be read, counts as included in `http`.
  */
-export function findUpstreams(files: readonly ConfigFile[], name: string): FoundUpstream[] {
+export function findUpstreams(files: readonly ConfigFile[], name: string, context: '' | 'http' = ''): FoundUpstream[] {
   const found = new Map<Directive, FoundUpstream>();
   const reached = new Map<ConfigFile, Set<string>>();
-  const look = (file: ConfigFile, context: string) => {
+  const look = (file: ConfigFile, within: string) => {
     const contexts = reached.get(file) ?? new Set();
-    if (contexts.has(context)) return;
-    reached.set(file, contexts.add(context));
-    walk(file, file.directives, context);
+    if (contexts.has(within)) return;
+    reached.set(file, contexts.add(within));
+    walk(file, file.directives, within);
   };
-  const walk = (file: ConfigFile, directives: readonly Directive[], context: string) => {
+  const walk = (file: ConfigFile, directives: readonly Directive[], within: string) => {
     for (const directive of directives) {
       const {name: {text}, args: [first], block} = directive;
-      if (text === 'include' && first !== undefined) includedFiles(files, first.text).forEach(included => look(included, context));
-      else if (context === 'http' && text === 'upstream' && first?.text === name && block !== undefined) found.set(directive, {file, directive});
-      else if (block !== undefined) walk(file, block, context === '' ? text : `${context} ${text}`);
+      if (text === 'include' && first !== undefined) includedFiles(files, first.text).forEach(included => look(included, within));
+      else if (within === 'http' && text === 'upstream' && first?.text === name && block !== undefined) found.set(directive, {file, directive});
+      else if (block !== undefined) walk(file, block, within === '' ? text : `${within} ${text}`);
     }
   };
   const [main] = files;
-  if (main !== undefined) look(main, '');
+  if (main !== undefined) look(main, context);
   for (const file of files) if (!reached.has(file)) look(file, 'http');
   return [...found.values()];
 }

@@ -1,19 +1,20 @@
-import {rmSync, statSync, writeFileSync} from 'node:fs';
+import {rmSync, statSync, unlinkSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {setTimeout as delay} from 'node:timers/promises';
 import {isDeepStrictEqual} from 'node:util';
 import type {Config} from '../config/config.ts';
 import type {ProcessIdentity} from '../deploy/deployment.ts';
 import {DeployError, errnoOf, messageOf} from '../errors.ts';
+import {ignoreMissing} from '../state/atomic-file.ts';
 import {runCommand} from '../support/run-command.ts';
 import {lastLines} from '../workers/worker-log.ts';
 import {signalProcess} from '../workers/process-identity.ts';
 import {SYSTEM_PATH} from '../support/system-path.ts';
 import {findMaster, findMasters, nginxChildren, orphansAmong, type NginxMaster} from './nginx-master.ts';
 import {beforeReload, observeReload, type BeforeReload, type ReloadVerdict} from './observe-reload.ts';
-import {HEADER, mayReplace, portsIn, renderUpstream} from './render-upstream.ts';
 import {testAside, testInPlace, type TestedConfiguration} from './test-configuration.ts';
-import {followLinks, hashOf, makeLive, putBack, readUpstream, writeCandidate, type UpstreamBytes} from './upstream-file.ts';
+import {hashOf, makeLive, putBytes, readUpstream, writeCandidate, type UpstreamBytes} from './upstream-file.ts';
+import {upstreamText, type UpstreamText} from './upstream-text.ts';
 import {waitDrained} from './wait-drained.ts';
 
 /** How long nginx may take to carry a reload out. It gives up a taken port after 2.5 s, and parsing may resolve names. */
@@ -54,11 +55,14 @@ export interface Switched {
  * Errors: SWITCH_REFUSED, the old bytes are back and nginx uses them; STATE_UNCERTAIN, it cannot be told what nginx uses.
  */
 export async function switchUpstream(config: Config, ports: readonly number[], steps: SwitchSteps, rehearsed?: Rehearsal): Promise<Switched> {
-  return replaceUpstream(config, rendered(config, ports), ports, steps, rehearsed);
+  const text = upstreamText(config);
+  return changeUpstream(config, text, old => text.render(old, ports), steps, rehearsed);
 }
 
-function rendered({nginx, app, workers}: Config, ports: readonly number[]): Buffer {
-  return Buffer.from(renderUpstream(nginx, app, workers.host, ports));
+/** The same for what stood there before, e.g. before a deploy: what a switch changes is as in these bytes again. */
+export async function restoreUpstream(config: Config, before: UpstreamBytes, steps: SwitchSteps): Promise<Switched> {
+  const text = upstreamText(config);
+  return changeUpstream(config, text, now => text.restore(now, before), steps);
 }
 
 /** A test that passed, of these bytes over those, as this master would read them. */
@@ -82,10 +86,11 @@ export async function rehearseSwitch(config: Config, master: NginxMaster, ports:
   const began = performance.now();
   const candidate = join(config.stateDir, 'rehearsal.conf');
   try {
-    const file = followLinks(config.nginx.file);
+    const text = upstreamText(config);
+    const file = text.file();
     const old = readUpstream(file);
     if (old === null) return undefined;
-    const bytes = rendered(config, ports);
+    const bytes = text.render(old, ports);
     writeFileSync(candidate, bytes, {mode: 0o600});
     const tested = await testAside(master, config.nginx, file, candidate);
     return tested === undefined ? undefined : {began, master, oldHash: hashOf(old), newHash: hashOf(bytes), tested};
@@ -110,35 +115,40 @@ function stillHolds(rehearsed: Rehearsal | undefined, master: NginxMaster, old: 
     && isDeepStrictEqual(rehearsed.master, master) && rehearsed.oldHash === hashOf(old) && rehearsed.newHash === hashOf(bytes);
 }
 
-/** The same for given bytes, e.g. those of before a deploy; null removes the file. */
-export async function replaceUpstream(config: Config, bytes: UpstreamBytes, ports: readonly number[], steps: SwitchSteps, rehearsed?: Rehearsal): Promise<Switched> {
+/** What becomes of the bytes that stand there. Errors: SWITCH_REFUSED. */
+type Change = (old: UpstreamBytes) => UpstreamBytes;
+
+async function changeUpstream(config: Config, text: UpstreamText, change: Change, steps: SwitchSteps, rehearsed?: Rehearsal): Promise<Switched> {
   const {nginx} = config;
   const master = await findMaster(nginx);
-  const {file, old} = readOurs(config);
+  const file = text.file();
+  const old = readUpstream(file);
+  const bytes = change(old);
   const before = beforeReload(master);
-  steps.intend({file, ports, master: master.process, accepting: before.accepting, ...changeOf(old, bytes)});
+  steps.intend({file, ports: text.ports(bytes), master: master.process, accepting: before.accepting, ...changeOf(text, old, bytes)});
+  const placed = placing(text, file, change, {old, bytes});
   let verdict: ReloadVerdict;
   let told = () => '';
   let asked = false;
   try {
-    const {errorLog} = await putInPlace(config, master, file, old, bytes, rehearsed);
+    const {errorLog} = await placed.put(config, master, rehearsed);
     told = errorsFrom(errorLog);
     steps.reloading();
     asked = true;
     verdict = await reload(config, master, before);
   } catch (error) {
-    putBack(file, old);
-    if (asked && !(error instanceof DeployError)) await letEnd(await settleUnseen(config, error), portsOnlyIn(bytes, old), config);
+    placed.takeBack();
+    if (asked && !(error instanceof DeployError)) await letEnd(await settleUnseen(config, error), portsOnlyIn(text, bytes, old), config);
     throw error instanceof DeployError ? error
       : new DeployError('SWITCH_REFUSED', asked ? `nginx was told to reload, which could not be watched: ${messageOf(error)}` : `cannot write ${file}: ${messageOf(error)}`, {cause: error});
   }
   if (verdict.kind === 'live') return {oldNginxWorkers: workersOf(master, before)};
-  putBack(file, old);
+  placed.takeBack();
   if (verdict.kind === 'failed') {
     throw new DeployError('SWITCH_REFUSED', `nginx was told to reload and kept its old configuration, though \`nginx -t\` had passed${verdict.said}${told()}`,
       {hint: "See nginx's error log: a taken `listen` port shows only there (\"still could not bind\"). The old upstream file is back."});
   }
-  await letEnd(await settleUnclear(config, master, before, verdict), portsOnlyIn(bytes, old), config);
+  await letEnd(await settleUnclear(config, master, before, verdict), portsOnlyIn(text, bytes, old), config);
   const what = verdict.workerless === true ? 'was left without a worker by the reload, and has reloaded the old configuration'
     : `did not take the new configuration within ${RELOAD_TIMEOUT_MS / 1000} s`;
   throw new DeployError('SWITCH_REFUSED', `nginx ${what} (master pid ${master.process.pid}, state ${verdict.masterState})`,
@@ -147,29 +157,41 @@ export async function replaceUpstream(config: Config, bytes: UpstreamBytes, port
 
 /** Writes these ports into the file while no nginx runs. Errors: SWITCH_REFUSED. */
 export function writeUpstreamAhead(config: Config, ports: readonly number[], steps: SwitchSteps): void {
-  const {file, old} = readOurs(config);
-  const bytes = rendered(config, ports);
-  steps.intend({file, ports, master: null, accepting: [], ...changeOf(old, bytes)});
+  const text = upstreamText(config);
+  const file = text.file();
+  const old = readUpstream(file);
+  const bytes = text.render(old, ports);
+  steps.intend({file, ports, master: null, accepting: [], ...changeOf(text, old, bytes)});
   try {
-    putBack(file, bytes);
+    putBytes(text.candidateFor(file), file, bytes);
   } catch (error) {
     throw new DeployError('SWITCH_REFUSED', `cannot write ${file}: ${messageOf(error)}`, {cause: error});
   }
 }
 
-/** The upstream file, which may be written over. Errors: SWITCH_REFUSED. */
-function readOurs({nginx, app}: Config): {file: string; old: UpstreamBytes} {
-  const file = followLinks(nginx.file);
-  const old = readUpstream(file);
-  if (old !== null && !mayReplace(old.toString('utf8'), nginx.upstream, app)) {
-    throw new DeployError('SWITCH_REFUSED', `${file} is not ours to write: it holds more than \`upstream ${nginx.upstream}\` and does not begin with "${HEADER}" and the name of this application`,
-      {hint: 'Move what else stands there to another file, or name a file of its own in `nginx.file`.'});
-  }
-  return {file, old};
+/**
+ * Makes the file say what it said before a switch, and tells nginx nothing. May run twice.
+ * Errors: STATE_UNCERTAIN, where somebody made a file of it in which that cannot be done.
+ */
+export function putUpstreamBack(config: Config, before: UpstreamBytes): void {
+  const text = upstreamText(config);
+  const file = text.file();
+  putBytes(text.candidateFor(file), file, restored(text, file, readUpstream(file), before));
 }
 
-function changeOf(old: UpstreamBytes, bytes: UpstreamBytes): Pick<SwitchIntent, 'oldBytes' | 'oldHash' | 'newHash'> {
-  return {oldBytes: old?.toString('base64') ?? null, oldHash: hashOf(old), newHash: hashOf(bytes)};
+function restored(text: UpstreamText, file: string, now: UpstreamBytes, before: UpstreamBytes): UpstreamBytes {
+  try {
+    return text.restore(now, before);
+  } catch (error) {
+    if (!(error instanceof DeployError)) throw error;
+    const ports = text.ports(before).join(', ');
+    throw new DeployError('STATE_UNCERTAIN', `what stood in ${file} before the deploy cannot be put back: ${error.message}`,
+      {hint: `Nothing was stopped: the old and the new workers run. Let the \`server\` lines name ${ports === '' ? 'what they named before' : `ports ${ports}`} again, reload nginx, then run \`osyw-deploy recover\`.`, cause: error});
+  }
+}
+
+function changeOf(text: UpstreamText, old: UpstreamBytes, bytes: UpstreamBytes): Pick<SwitchIntent, 'oldBytes' | 'oldHash' | 'newHash'> {
+  return {oldBytes: old?.toString('base64') ?? null, oldHash: text.hash(old), newHash: text.hash(bytes)};
 }
 
 /**
@@ -178,7 +200,7 @@ function changeOf(old: UpstreamBytes, bytes: UpstreamBytes): Pick<SwitchIntent, 
  */
 export async function reloadAsItStands(config: Config): Promise<Switched> {
   const master = await findMaster(config.nginx);
-  await testInPlace(master, config.nginx, followLinks(config.nginx.file)).catch((error: unknown) => {
+  await testInPlace(master, config.nginx, upstreamText(config).file()).catch((error: unknown) => {
     throw error instanceof DeployError ? new DeployError('STATE_UNCERTAIN', error.message, {hint: `Nothing was stopped. ${error.hint} Then run \`osyw-deploy recover\`.`}) : error;
   });
   const before = beforeReload(master);
@@ -187,20 +209,59 @@ export async function reloadAsItStands(config: Config): Promise<Switched> {
   return {oldNginxWorkers: workersOf(master, before)};
 }
 
-async function putInPlace(config: Config, master: NginxMaster, file: string, old: UpstreamBytes, bytes: UpstreamBytes, rehearsed: Rehearsal | undefined): Promise<TestedConfiguration> {
-  if (bytes === null) {
-    putBack(file, null);
-    return testInPlace(master, config.nginx, file);
-  }
-  const candidate = writeCandidate(file, bytes);
-  // Where the test cannot be had aside, the file is in place while it is tested. A reload by somebody else
-  // in that moment would load it: harmless, because its workers are healthy by now.
-  const tested = stillHolds(rehearsed, master, old, bytes) ? rehearsed.tested
-    : old === null ? undefined : await testAside(master, config.nginx, file, candidate);
-  const now = readUpstream(file);
-  if (hashOf(now) !== hashOf(old)) throw new DeployError('SWITCH_REFUSED', `${file} was changed by somebody else a moment ago`, {hint: 'Look at it, then deploy again.'});
-  makeLive(candidate, file);
-  return tested ?? testInPlace(master, config.nginx, file);
+/** How often the file may be changed by somebody else while it is about to be changed by us. */
+const MOST_CHANGES = 5;
+
+/** The way of the new bytes into the file, and back out of it. What somebody else writes meanwhile stays, or is in the way, but is never overwritten. */
+interface Placing {
+  put(config: Config, master: NginxMaster, rehearsed: Rehearsal | undefined): Promise<TestedConfiguration>;
+  /** Errors: STATE_UNCERTAIN when somebody changed since what a switch changes. */
+  takeBack(): void;
+}
+
+function placing(text: UpstreamText, file: string, change: Change, first: {readonly old: UpstreamBytes; readonly bytes: UpstreamBytes}): Placing {
+  const candidate = text.candidateFor(file);
+  let {old, bytes} = first;
+  let isLive = false;
+  return {
+    put: async ({nginx}, master, rehearsed) => {
+      for (let tried = 1;; tried++) {
+        if (bytes === null) {
+          isLive = true;
+          putBytes(candidate, file, null);
+          return testInPlace(master, nginx, file);
+        }
+        writeCandidate(candidate, file, bytes);
+        // Where the test cannot be had aside, the file is in place while it is tested. A reload by somebody else
+        // in that moment would load it: harmless, because its workers are healthy by now.
+        const tested = stillHolds(rehearsed, master, old, bytes) ? rehearsed.tested
+          : old === null ? undefined : await testAside(master, nginx, file, candidate);
+        const now = readUpstream(file);
+        if (hashOf(now) === hashOf(old)) {
+          isLive = true;
+          makeLive(candidate, file);
+          return tested ?? testInPlace(master, nginx, file);
+        }
+        if (text.hash(now) !== text.hash(old) || tried === MOST_CHANGES) {
+          throw new DeployError('SWITCH_REFUSED', `${file} was changed by somebody else a moment ago`, {hint: 'Look at it, then deploy again.'});
+        }
+        old = now;
+        bytes = change(now);
+      }
+    },
+    takeBack: () => {
+      ignoreMissing(() => unlinkSync(candidate));
+      if (!isLive) return;
+      const now = readUpstream(file);
+      const hash = text.hash(now);
+      if (hash === text.hash(old)) return;
+      if (hash !== text.hash(bytes)) {
+        throw new DeployError('STATE_UNCERTAIN', `somebody changed ${file} after it had been written, so what stood there before was not put back`,
+          {hint: 'Nothing was stopped: the old and the new workers run. Put the file right, reload nginx, then run `osyw-deploy recover`.'});
+      }
+      putBytes(candidate, file, restored(text, file, now, old));
+    },
+  };
 }
 
 async function reload(config: Config, master: NginxMaster, before: BeforeReload): Promise<ReloadVerdict> {
@@ -283,9 +344,9 @@ async function letEnd(nginxWorkers: readonly ProcessIdentity[], ports: readonly 
   await waitDrained({nginxWorkers, ports, report: () => undefined, ...drain});
 }
 
-function portsOnlyIn(bytes: UpstreamBytes, old: UpstreamBytes): number[] {
-  const before = portsIn(old?.toString('utf8') ?? '');
-  return portsIn(bytes?.toString('utf8') ?? '').filter(port => !before.includes(port));
+function portsOnlyIn(text: UpstreamText, bytes: UpstreamBytes, old: UpstreamBytes): number[] {
+  const before = text.ports(old);
+  return text.ports(bytes).filter(port => !before.includes(port));
 }
 
 function workersOf(master: NginxMaster, before: BeforeReload): ProcessIdentity[] {

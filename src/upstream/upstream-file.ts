@@ -23,38 +23,32 @@ export function readUpstream(path: string): UpstreamBytes {
   try {
     return readRegularFile(path) ?? null;
   } catch (error) {
-    throw new DeployError('SWITCH_REFUSED', `cannot read the upstream file ${path}: ${messageOf(error)}`, {hint: 'See `nginx.file` and its rights.', cause: error});
+    throw new DeployError('SWITCH_REFUSED', `cannot read the upstream file ${path}: ${messageOf(error)}`, {hint: 'See `nginx.file` or `nginx.edit`, and the rights of the file.', cause: error});
   }
 }
 
-/** A dotfile beside the live one: nginx's `include conf.d/*` does not match it. */
-export function candidateFor(path: string): string {
-  return join(dirname(path), `.${basename(path)}.osyw-new`);
-}
-
 /** Writes the candidate with the mode and owner of the live file. */
-export function writeCandidate(path: string, bytes: string | Buffer): string {
-  const candidate = candidateFor(path);
+export function writeCandidate(candidate: string, path: string, bytes: string | Buffer): void {
   const live = statSync(path, {throwIfNoEntry: false});
   const keepOwner = live !== undefined && process.getuid?.() === 0;
   writeDurably(candidate, bytes, {mode: live === undefined ? MODE : live.mode & 0o777, ...(keepOwner ? {owner: {uid: live.uid, gid: live.gid}} : {})});
-  return candidate;
 }
 
 export function makeLive(candidate: string, path: string): void {
   renameDurably(candidate, path);
 }
 
-/** Puts the exact old bytes back; no file where there was none. May run twice. */
-export function putBack(path: string, old: UpstreamBytes): void {
-  ignoreMissing(() => unlinkSync(candidateFor(path)));
+/** Makes the file hold these bytes; null: there is none. May run twice. */
+export function putBytes(candidate: string, path: string, bytes: UpstreamBytes): void {
+  ignoreMissing(() => unlinkSync(candidate));
   const now = readUpstream(path);
-  if (old === null) {
+  if (bytes === null) {
     if (now === null) return;
     unlinkSync(path);
     syncDirectory(dirname(path));
-  } else if (now === null || !now.equals(old)) {
-    makeLive(writeCandidate(path, old), path);
+  } else if (now === null || !now.equals(bytes)) {
+    writeCandidate(candidate, path, bytes);
+    makeLive(candidate, path);
   }
 }
 
@@ -66,6 +60,6 @@ function realDirectory(path: string): string {
   try {
     return realpathSync(path);
   } catch (error) {
-    throw new DeployError('SWITCH_REFUSED', `the directory of the upstream file is missing: ${path}`, {hint: 'See `nginx.file`.', cause: error});
+    throw new DeployError('SWITCH_REFUSED', `the directory of the upstream file is missing: ${path}`, {hint: 'See `nginx.file` or `nginx.edit`.', cause: error});
   }
 }

@@ -195,9 +195,13 @@ test("the traps of nginx's settings, each with the line that mends it", {timeout
   await t.test('the file was changed, and nginx has not loaded it', async () => {
     const later = Date.now() / 1000 + 60;
     utimesSync(site.nginx.upstreamFile, later, later);
+    assert.deepEqual(problemsOf(await examined(site)), [], 'as long as it names the ports that serve');
+    const text = readFileSync(site.nginx.upstreamFile, 'utf8');
+    writeFileSync(site.nginx.upstreamFile, text.replace(String(site.nginx.upstreamPorts()[0]), String(site.ports.last)));
+    utimesSync(site.nginx.upstreamFile, later, later);
     const {mend, place} = found(await examined(site), 'nginx-loaded', 'problem');
     assert.deepEqual([mend, place], ['nginx -t && nginx -s reload', site.nginx.upstreamFile]);
-    utimesSync(site.nginx.upstreamFile, later - 120, later - 120);
+    writeFileSync(site.nginx.upstreamFile, text);
     await site.nginx.reload();
     found(await examined(site), 'nginx-loaded', 'ok');
   });
@@ -225,6 +229,25 @@ test("the traps of nginx's settings, each with the line that mends it", {timeout
     assert.equal(found(await examined(site), 'nginx-running', 'problem').mend, 'systemctl start nginx');
     await site.nginx.start();
   });
+});
+
+test("an upstream in a file of the user's: its own lines count, and mend it", {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t, {nginx: {upstream: 'upstream myweb {\n    hash $remote_addr consistent;\n    server 127.0.0.1:1 weight=4 max_fails=3;\n    server 127.0.0.1:2;\n}\n'}});
+  site.configure({nginx: {file: null, edit: site.nginx.upstreamFile}});
+  await site.deployed();
+  const diagnosis = await examined(site);
+  assert.deepEqual(problemsOf(diagnosis), []);
+  found(diagnosis, 'upstream-file', 'ok');
+  found(diagnosis, 'nginx-loaded', 'ok');
+  const [first, second] = site.nginx.upstreamPorts();
+  const {mend, place} = found(diagnosis, 'nginx-max-fails', 'warning');
+  assert.deepEqual([mend, place], [`server 127.0.0.1:${first} weight=4 max_fails=0;\nserver 127.0.0.1:${second} max_fails=0;`, `${site.nginx.upstreamFile}:1`]);
+  assert.equal(found(diagnosis, 'nginx-hash-consistent', 'warning').mend, 'hash $remote_addr;');
+
+  appendFileSync(site.nginx.upstreamFile, 'upstream myweb { server 127.0.0.1:3; }\n');
+  assert.match(found(await examined(site), 'upstream-file', 'problem').says, /has `upstream myweb` twice/);
+  site.configure({nginx: {edit: null, file: site.nginx.foreignFile('server { listen 127.0.0.1:1; }\n').path}});
+  found(await examined(site), 'upstream-file', 'problem');
 });
 
 function connected(port: number): Promise<ReturnType<typeof connect>> {
@@ -295,6 +318,10 @@ test('the traps of ports, locale, clock, logs and records', {timeout: LONG_MS}, 
     chmodSync(history, 0o666);
     found(await examined(site), 'state-modes', 'problem');
     chmodSync(history, 0o600);
+    const log = join(site.stateDir, 'log', 'osyw-deploy.log');
+    chmodSync(log, 0o644);
+    assert.equal(found(await examined(site), 'state-modes', 'warning').mend, `chmod 0640 ${log}`);
+    chmodSync(log, 0o640);
   });
   await t.test('a deploy that was killed', async () => {
     const gate = makeGate(t, site);
@@ -510,6 +537,10 @@ test('a secret that leaked is found, and never printed', {timeout: LONG_MS}, asy
     arguing.end();
     inheriting.end();
   }
+
+  chmodSync(present(password, 'file'), 0o644);
+  assert.match(found(await examined(site), 'configuration', 'problem').says, new RegExp(`expected mode 0600: chmod 600 ${password}`));
+  chmodSync(present(password, 'file'), 0o600);
 
   chmodSync(secrets, 0o777);
   assert.equal(found(await examined(site), 'secret-modes', 'problem').mend, `chmod go-w ${secrets}`);

@@ -11,7 +11,7 @@ test('the JSON Schema names the keys, the required ones and the words of each', 
   assert.deepEqual(at(schema, 'required'), ['app', 'source', 'workers', 'nginx']);
   assert.equal(at(schema, 'additionalProperties'), false);
   assert.deepEqual(at(schema, 'properties', 'workers', 'required'), ['command', 'ports']);
-  assert.deepEqual(at(schema, 'properties', 'nginx', 'required'), ['upstream', 'file']);
+  assert.deepEqual(at(schema, 'properties', 'nginx', 'required'), ['upstream']);
   assert.deepEqual(at(schema, 'properties', 'release', 'properties', 'tree', 'enum'), ['snapshot', 'in_place']);
   assert.equal(at(schema, 'properties', 'check', 'properties', 'interval', 'default'), '100ms');
   assert.match(String(at(schema, 'properties', 'workers', 'properties', 'ports', 'description')), /8811-8830/);

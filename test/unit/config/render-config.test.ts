@@ -34,6 +34,12 @@ test('each kind of check is rendered in its own words', () => {
   }
 });
 
+test('a file of the user\'s is rendered as one, and says itself what a server line has', () => {
+  const config = parseConfig(withLine(9, '  edit: /etc/nginx/nginx.conf'), FILE, ENV);
+  assert.deepEqual(parseConfig(renderConfig(config), FILE, ENV), config);
+  assert.deepEqual(configAsObject(config)['nginx'], {upstream: 'shop', edit: '/etc/nginx/nginx.conf', binary: '/usr/sbin/nginx'});
+});
+
 test('when a commit counts, and who is told of it, is rendered as it was written', () => {
   const text = `${withLine(3, '  working_copy: /srv/shop/copy\n  paths: ["src/**", "*.py", "-x", "#a", "a b/é", "{a,b}", "[!a]"]')}hook: {wait: true, wait_timeout: 90s, supersede: true}\n`;
   const config = parseConfig(text, FILE, ENV);

@@ -6,7 +6,10 @@ import type {CheckConfig, Config, NginxConfig} from '../../../src/config/config.
 import {idleLife} from '../../../src/doctor/app-keepalive.ts';
 import {atLeast, USUAL_NGINX} from '../../../src/doctor/nginx.ts';
 import {nginxTime, passingTo, scopesOf, settingIn, valuesIn} from '../../../src/doctor/nginx-scopes.ts';
-import {hashWithBackup, includeGlobs, inclusion, keepAliveRace, keepAliveResets, maxFails, nextUpstream, nginxSettings, shutdownTimeout, upstreamKeepAlive, type NginxSettings} from '../../../src/doctor/nginx-traps.ts';
+import {hashWithBackup, keepAliveRace, maxFails, nextUpstream, upstreamKeepAlive} from '../../../src/doctor/nginx-balancing.ts';
+import {includeGlobs, inclusion} from '../../../src/doctor/nginx-includes.ts';
+import {keepAliveResets, shutdownTimeout} from '../../../src/doctor/nginx-reloads.ts';
+import {nginxSettings, type NginxSettings} from '../../../src/doctor/nginx-settings.ts';
 import type {ConfigFile} from '../../../src/nginx/effective-config.ts';
 import {parseConfig} from '../../../src/nginx/parse-config.ts';
 
@@ -86,6 +89,14 @@ test('max_fails as the next deploy writes it', () => {
   assert.deepEqual(judge({max_fails: '0'}, 1), ['nginx-max-fails ok', 'single-worker note']);
 });
 
+test('what a block of the user says counts, where only its addresses change', () => {
+  const text = 'http { upstream web { ip_hash; server 127.0.0.1:8811 weight=4 max_fails=2; server 127.0.0.1:8812; server 127.0.0.1:9 down; } server { location / { proxy_pass http://web; } } }';
+  const nginx = {...USUAL_NGINX, edit: true as const};
+  const [found] = maxFails(settings(text, {nginx: {edit: true}}), {nginx, workers: {count: 2}} as unknown as Config);
+  assert.deepEqual([found?.level, found?.mend, found?.place], ['warning', 'server 127.0.0.1:8811 weight=4 max_fails=0;\nserver 127.0.0.1:8812 max_fails=0;', '/etc/nginx/nginx.conf:1']);
+  assert.equal(settings(text.replace('ip_hash', 'hash $uri consistent'), {nginx: {edit: true}}).write('hash $uri'), 'hash $uri;');
+});
+
 test('a method that takes no backup', () => {
   const judge = (text: string) => hashWithBackup(filesOf({'/n': `http { upstream web { ${text} } }`}), 'web').map(({mend}) => mend);
   assert.deepEqual(judge('ip_hash; server a:1; server a:2 weight=3 backup;'), ['server a:2 weight=3;']);
@@ -113,7 +124,7 @@ test('how long nginx keeps a connection to a worker, and the worker itself', () 
 
 test('which files nginx loads', () => {
   const file = '/etc/nginx/conf.d/web.conf';
-  const levels = (texts: Readonly<Record<string, string>>) => includeGlobs(settings(texts), file).map(({level, mend}) => [level, mend]);
+  const levels = (texts: Readonly<Record<string, string>>) => includeGlobs(settings(texts), {file, candidate: '/etc/nginx/conf.d/.web.conf.osyw-new'}).map(({level, mend}) => [level, mend]);
   const main = (pattern: string) => ({'/etc/nginx/nginx.conf': `http { include ${pattern}; }`, [file]: ''});
   assert.deepEqual(levels(main('conf.d/*.conf')), [['ok', undefined]]);
   assert.deepEqual(levels(main('conf.d/*')), [['warning', 'include /etc/nginx/conf.d/*.conf;']]);

@@ -46,16 +46,24 @@ for (const [situation, before, after] of [
   test(`patch makes the new text of the old one: ${situation}`, () => assert.equal(patched(before, unifiedDiff(before, after, 'file')), after));
 }
 
+test('a change far down a long file, as diff -u shows it', () => {
+  const lines = Array.from({length: 100_000}, (_, i) => `line ${i}`);
+  const [before, after] = [lines.join('\n'), lines.with(70_000, 'other').join('\n')];
+  assert.equal(unifiedDiff(before, after, 'x'), '--- x\n+++ x\n@@ -69998,7 +69998,7 @@\n line 69997\n line 69998\n line 69999\n-line 70000\n+other\n line 70001\n line 70002\n line 70003\n');
+});
+
 test('any two texts: taking the lines of one side gives that side', () => {
   const lines = fc.array(fc.constantFrom('a', 'b', 'c', '', ' ', '-', '+x', '\\ y'), {maxLength: 12}).map(all => all.map(line => `${line}\n`).join(''));
   fc.assert(fc.property(lines, lines, (before, after) => {
     const diff = unifiedDiff(before, after, 'file');
     if (before === after) return assert.equal(diff, '');
     const body = diff.split('\n').slice(3, -1);
-    const side = (other: string) => body.filter(line => !line.startsWith(other)).map(line => `${line.slice(1)}\n`).join('');
+    const [, first = '', length = ''] = /^@@ -(\d+),(\d+) \+\d+,\d+ @@$/.exec(diff.split('\n')[2] ?? '') ?? [];
+    const ahead = Number(length) === 0 ? Number(first) : Number(first) - 1;
+    const all = before.split('\n').slice(0, -1);
+    const side = (other: string) => [...all.slice(0, ahead), ...body.filter(line => !line.startsWith(other)).map(line => line.slice(1)), ...all.slice(ahead + Number(length))].map(line => `${line}\n`).join('');
     assert.equal(side('+'), before);
     assert.equal(side('-'), after);
-    assert.match(diff.split('\n')[2] ?? '', /^@@ -(?:0,0|1,\d+) \+(?:0,0|1,\d+) @@$/);
   }), {numRuns: 300});
 });
 
