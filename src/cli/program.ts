@@ -110,6 +110,7 @@ export async function runProgram(words: readonly string[], world: World): Promis
 const HELP_AFTER = `
 A first deploy:
   osyw-deploy init         write osyw-deploy.yaml, then look it through
+  osyw-deploy doctor       see what may go wrong here, and how to mend it
   osyw-deploy plan         see what would happen
   osyw-deploy now          let it happen
 

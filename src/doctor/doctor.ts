@@ -1,6 +1,7 @@
 import type {Config} from '../config/config.ts';
 import {DeployError, errnoOf, messageOf} from '../errors.ts';
 import {historyPath} from '../state/history.ts';
+import type {Identity} from '../support/accounts.ts';
 import {deployerOf, nameOf} from '../trigger/spool-rights.ts';
 import {findVcs} from '../working-copy/open-working-copy.ts';
 import {listeners, ownerAmong, type Listener} from '../workers/listeners.ts';
@@ -75,7 +76,7 @@ function machineLooks(fault: DeployError, signal: AbortSignal): Look[] {
 
 function applicationLooks(config: Config, {hookScript, cwd, signal}: Omit<Case, 'config'>): Look[] {
   const {app, stateDir, source, workers} = config;
-  const deployer = deployerOf(stateDir);
+  const deployer = whoDeploys(stateDir);
   let read: Records | undefined;
   // Once for all that ask; whoever cannot read it learns so from the check of the state itself.
   const records = () => read ??= readRecords(config);
@@ -119,6 +120,17 @@ function applicationLooks(config: Config, {hookScript, cwd, signal}: Omit<Case, 
     ['secret-in-environment', () => secretsInEnvironments(secrets)],
     ['secret-in-logs', () => secretsInLogs(secrets, config)],
   ];
+}
+
+/** As far as it can be told: of a directory that is not ours to see, ourselves. */
+function whoDeploys(stateDir: string): Identity {
+  try {
+    return deployerOf(stateDir);
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+    const uid = process.getuid?.() ?? 0;
+    return {uid, gid: process.getgid?.() ?? 0, name: nameOf(uid)};
+  }
 }
 
 function ownNode(): Finding {

@@ -9,7 +9,7 @@ import {runCommand} from '../support/run-command.ts';
 import {SYSTEM_PATH} from '../support/system-path.ts';
 import {systemdRuns} from '../support/systemd.ts';
 import {findRepository, type HookedRepository} from '../trigger/find-repository.ts';
-import {hookStatus, type HookStatus} from '../trigger/hook-status.ts';
+import {hookStatus, isOutdated, onlyDelays, sudoersIn, type HookStatus} from '../trigger/hook-status.ts';
 import {hookedApplication, lookAtHooks} from '../trigger/install-hook.ts';
 import {rememberedOptions} from '../trigger/install-options.ts';
 import {allPids, isAlive, readProcFile} from '../workers/process-identity.ts';
@@ -22,7 +22,7 @@ export const OLDEST_NODE = [20, 19] as const;
 /** The hook as `hook status` sees it, the node that it calls, and what its children live in. */
 export async function hookFindings(config: Config, deployer: Identity, {hookScript, cwd, signal}: {hookScript: string; cwd: string; signal: AbortSignal}): Promise<Finding[]> {
   let repository: HookedRepository;
-  const install = `osyw-deploy hook install --config ${shellWord(config.file)}`;
+  const install = installCommand(config.file);
   try {
     repository = await findRepository(config.source, {repository: rememberedOptions(config.stateDir).repository, cwd, signal});
   } catch (error) {
@@ -38,7 +38,11 @@ export async function hookFindings(config: Config, deployer: Identity, {hookScri
   const nodes = await Promise.all([...new Set(lines.map(({node}) => node))].map(node => hookNode(node, install, signal)));
   const watching = readHolder(join(config.stateDir, 'watching'))?.process;
   const serving = systemdRuns() ? allPids().flatMap(pid => servesCommits(pid) ? unitIn(`/proc/${pid}/cgroup`) ?? [] : []) : [];
-  return [...judgeHook(status, install), ...nodes, cgroupOfHooks(status.accounts, {systemd: systemdRuns(), watched: watching !== undefined && isAlive(watching), units: [...new Set(serving)]})];
+  return [...judgeHook(status, config.file), ...nodes, cgroupOfHooks(status.accounts, {systemd: systemdRuns(), watched: watching !== undefined && isAlive(watching), units: [...new Set(serving)]})];
+}
+
+function installCommand(config: string): string {
+  return `osyw-deploy hook install --config ${shellWord(config)}`;
 }
 
 /** What runs the hooks of others, as it calls itself. */
@@ -60,18 +64,16 @@ export function cgroupOfHooks(accounts: HookStatus['accounts'], {systemd, watche
 }
 
 /** One finding for each problem of the hook; who runs it and what that account reaches. */
-export function judgeHook({hooks, problems, accounts, repository}: HookStatus, install: string): Finding[] {
+export function judgeHook({hooks, problems, accounts, repository}: HookStatus, config: string): Finding[] {
+  const install = installCommand(config);
   const places = hooks.map(({file}) => file).join(', ');
   const who = accounts.map(({account, files, starts}) => `${account} ${files ? 'can file requests' : 'cannot file requests'} and ${starts ? 'starts the deploy at once' : 'does not start the deploy'}`).join('; ');
   if (problems.length === 0) return [{check: 'hook', level: 'ok', says: `commits to ${repository.path} ask for a deploy: ${who}`, place: places}];
-  return problems.map(problem => {
-    const sudoers = /\n {2}(\S.*)$/s.exec(problem)?.[1];
-    const starting = sudoers !== undefined || problem.includes('may not start the deploy');
-    return {
-      check: starting ? 'hook-starts' : 'hook', level: starting ? 'warning' as const : 'problem' as const, place: places,
-      says: problem.replace(/\n {2}\S.*$/s, '').replace(/ To let it, put this line.*$/s, ''),
-      means: starting ? 'a commit of that account is deployed with the next one, or when somebody asks' : 'a commit does not deploy itself', mend: sudoers ?? install,
-    };
+  return problems.map((problem): Finding => {
+    const line = sudoersIn(problem);
+    const says = problem.replace(/ To let it, put this line.*$/s, '');
+    if (onlyDelays(problem)) return {check: 'hook-starts', level: 'warning', place: places, says, means: 'a commit of that account is deployed with the next one, or when somebody asks', mend: line ?? `* * * * * osyw-deploy now --requested --quiet --config ${shellWord(config)}`};
+    return {check: 'hook', level: isOutdated(problem) ? 'warning' : 'problem', place: places, says, means: isOutdated(problem) ? 'it may do what was wanted once, and not what is now' : 'a commit does not deploy itself', mend: install};
   });
 }
 
@@ -100,9 +102,11 @@ export function cgroupOfWorkers(pids: readonly number[], app: string, proc: stri
   }
   const foreign = [...groups].filter(([unit]) => !unit.startsWith(`osyw-deploy-${app}.`) && !unit.startsWith(`osyw-${app}-`) && !unit.startsWith('run-'));
   if (foreign.length === 0) return {check, level: 'ok', says: groups.size === 0 ? 'the workers are in no unit of systemd' : `the workers are in ${[...groups.keys()].join(', ')}`};
+  // A session's end kills nobody by itself (KillUserProcesses=no); a service's does.
+  const session = foreign.every(([unit]) => /^(?:session-|user@)/.test(unit));
   return {
-    check, level: 'problem', says: foreign.map(([unit, members]) => `${counted(members.length, 'worker')} (pid ${members.join(', ')}) in the cgroup of ${unit}`).join('; '),
-    means: 'whoever stops or restarts that ends the workers with it: every request fails from that moment on. With a service the workers are in a unit of ours, which leaves them alone', mend: 'osyw-deploy service install --enable\nosyw-deploy restart',
+    check, level: session ? 'warning' : 'problem', says: foreign.map(([unit, members]) => `${counted(members.length, 'worker')} (pid ${members.join(', ')}) in the cgroup of ${unit}`).join('; '),
+    means: `whoever ${session ? 'ends that session (`loginctl terminate-session`, or a logout with KillUserProcesses=yes)' : 'stops or restarts that'} ends the workers with it: every request fails from that moment on. With a service the workers are in a unit of ours, which leaves them alone`, mend: 'osyw-deploy service install --enable\nosyw-deploy restart',
   };
 }
 

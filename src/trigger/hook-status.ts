@@ -196,6 +196,21 @@ function whyNot(account: Identity, deployer: Identity, command: readonly string[
   return `${what}. To let it, put this line into a file in /etc/sudoers.d (with \`visudo -f\`):\n  ${sudoersLine(account, deployer, command)}`;
 }
 
+/** The line for /etc/sudoers that a problem ends with; undefined where it has none. */
+export function sudoersIn(problem: string): string | undefined {
+  return /\n {2}(\S.*)$/s.exec(problem)?.[1];
+}
+
+/** Whether a problem keeps nobody from filing a request: it is only deployed later than it could be. */
+export function onlyDelays(problem: string): boolean {
+  return problem.includes('commits and may not start the deploy');
+}
+
+/** Whether a problem is that the hook is not what an install would write now: it works all the same. */
+export function isOutdated(problem: string): boolean {
+  return /^\S.* (?:has another .* than the configuration and this command have now|was written by another version): /.test(problem);
+}
+
 /** A line for /etc/sudoers: in a command some characters have a meaning there. */
 export function sudoersLine(account: Identity, deployer: Identity, command: readonly string[]): string {
   const name = ({uid}: Identity) => accountOf(uid)?.name ?? `\\#${uid}`;

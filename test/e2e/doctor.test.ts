@@ -457,7 +457,9 @@ test('the traps of a hook: its rights, its node, who may start', {timeout: LONG_
   const parsed = parseHook(text, template);
   assert.equal(parsed.kind, 'ours');
   if (parsed.kind === 'ours') writeFileSync(hook, renderHook(template, parsed.applications.map(one => ({...one, node: old}))));
-  const {says, mend} = found(await examined(site), 'hook-node', 'problem');
+  const outdated = await examined(site);
+  assert.match(found(outdated, 'hook', 'warning').says, /has another node than/);
+  const {says, mend} = found(outdated, 'hook-node', 'problem');
   assert.deepEqual([says, mend], [`${old}, which the hook calls, is v18.20.4; at least 20.19 is needed`, install]);
   writeFileSync(hook, text);
 

@@ -98,9 +98,9 @@ test('the cgroup that workers and hooks live in', t => {
   });
   const judge = (...pids: number[]) => cgroupOfWorkers(pids, 'osyw', proc);
   assert.equal(judge(2, 3, 6, 7, 99).level, 'ok');
-  for (const [pid, unit] of [[1, 'svnserve.service'], [4, 'session-4.scope'], [5, 'ssh.service'], [8, 'osyw-deploy-other.service']] as const) {
+  for (const [pid, unit, expected] of [[1, 'svnserve.service', 'problem'], [4, 'session-4.scope', 'warning'], [5, 'ssh.service', 'problem'], [8, 'osyw-deploy-other.service', 'problem']] as const) {
     const {level, says} = judge(2, pid);
-    assert.deepEqual([level, says], ['problem', `1 worker (pid ${pid}) in the cgroup of ${unit}`]);
+    assert.deepEqual([level, says], [expected, `1 worker (pid ${pid}) in the cgroup of ${unit}`]);
   }
   const accounts = [{account: 'root', files: true, starts: true}, {account: 'www-data', files: true, starts: true}];
   const hooks = (more: Partial<Parameters<typeof cgroupOfHooks>[1]>, who = accounts) => cgroupOfHooks(who, {systemd: true, watched: false, units: ['apache2.service'], ...more});
@@ -119,10 +119,12 @@ test('the node of a hook', async t => {
 
 test('problems of a hook, with the line for sudo', () => {
   const status = {app: 'osyw', repository: {kind: 'svn', path: '/srv/svn'}, hooks: [{file: '/srv/svn/hooks/post-commit', state: 'installed', before: null}], spool: null, accounts: [], last: null} as const;
-  assert.deepEqual(judgeHook({...status, problems: []}, 'again').map(({level}) => level), ['ok']);
-  const [broken, silent] = judgeHook({...status, problems: ['x is not executable', 'bob commits and may not start the deploy: its requests wait. To let it, put this line into a file in /etc/sudoers.d (with `visudo -f`):\n  bob ALL=(root) NOPASSWD: /usr/bin/flock']}, 'again');
-  assert.deepEqual([broken?.check, broken?.level, broken?.mend], ['hook', 'problem', 'again']);
-  assert.deepEqual([silent?.check, silent?.level, silent?.mend, silent?.says], ['hook-starts', 'warning', 'bob ALL=(root) NOPASSWD: /usr/bin/flock', 'bob commits and may not start the deploy: its requests wait.']);
+  const judge = (...problems: string[]) => judgeHook({...status, problems}, '/etc/a b.yaml').map(({check, level, mend, says}) => [check, level, mend, says]);
+  const install = "osyw-deploy hook install --config '/etc/a b.yaml'";
+  assert.deepEqual(judge().map(([, level]) => level), ['ok']);
+  assert.deepEqual(judge('x is not executable'), [['hook', 'problem', install, 'x is not executable']]);
+  assert.deepEqual(judge('bob commits and may not start the deploy: its requests wait. To let it, put this line into a file in /etc/sudoers.d (with `visudo -f`):\n  bob ALL=(root) NOPASSWD: /usr/bin/flock'), [['hook-starts', 'warning', 'bob ALL=(root) NOPASSWD: /usr/bin/flock', 'bob commits and may not start the deploy: its requests wait.']]);
+  assert.deepEqual(judge('bob commits and may not start the deploy: sudo cannot let it').map(([check, , mend]) => [check, mend]), [['hook-starts', "* * * * * osyw-deploy now --requested --quiet --config '/etc/a b.yaml'"]]);
 });
 
 test('the clock against what is on record', () => {
