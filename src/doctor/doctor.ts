@@ -38,6 +38,7 @@ export interface Case {
 
 const PROC = '/proc';
 const ETC = '/etc';
+const CGROUPS = '/sys/fs/cgroup';
 
 /** Runs all checks; changes nothing. Errors: the signal's reason; whatever else a check throws is a finding. */
 export async function examine({config, hookScript, cwd, signal}: Case): Promise<Finding[]> {
@@ -107,8 +108,8 @@ function applicationLooks(config: Config, {hookScript, cwd, signal}: Omit<Case, 
     ['git-safe-directory', () => safeDirectory(source.workingCopy, deployer)],
     ['disk-space', () => [...roomForRelease(stateDir, sizeOf(records().state?.serving?.release.dir ?? source.workingCopy) ?? {bytes: 0, entries: 0}, config.release.keep), ...roomElsewhere(config)]],
     ['memory', async () => {
-      const measure = usageMeter();
-      return memoryForTwo((await processes()).flatMap(process => measure(process)?.memory ?? []), workers.count, PROC);
+      const [measure, serving] = [usageMeter(), await processes()];
+      return memoryForTwo(serving.flatMap(process => measure(process)?.memory ?? []), {count: workers.count, pid: serving[0]?.pid, proc: PROC, cgroups: CGROUPS});
     }],
     ['inotify-watches', () => inotifyLimits({edits: config.watch.edits, workingCopy: source.workingCopy}, deployer.uid, PROC)],
     ['log-rotation', () => logRotation(config, ETC)],

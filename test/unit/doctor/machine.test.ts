@@ -65,14 +65,21 @@ test('the range of another application', t => {
 });
 
 test('memory for two sets of workers', t => {
-  const proc = (available: number, swap = 0) => filesIn(t, {meminfo: `MemTotal: 9 kB\nMemAvailable:   ${available} kB\nSwapFree:  ${swap} kB\n`});
+  const proc = (available: number, swap = 0) => filesIn(t, {meminfo: `MemTotal: 9 kB\nMemAvailable:   ${available} kB\nSwapFree:  ${swap} kB\n`, '17/cgroup': '0::/system.slice/osyw.service\n', 'self/cgroup': '0::/\n'});
   const workers = [100 * MB, 120 * MB, 80 * MB];
-  assert.equal(memoryForTwo(workers, 3, proc(KB_OF_GB)).level, 'ok');
-  const swapping = memoryForTwo(workers, 3, proc(200 * 1024, KB_OF_GB));
+  const judge = (at: string, resident = workers, more: {pid?: number; cgroups?: string} = {}) => memoryForTwo(resident, {count: 3, pid: undefined, proc: at, cgroups: '/none', ...more});
+  assert.equal(judge(proc(KB_OF_GB)).level, 'ok');
+  const swapping = judge(proc(200 * 1024, KB_OF_GB));
   assert.deepEqual([swapping.level, swapping.mend], ['warning', 'count: 1']);
   assert.match(swapping.says, /^3 workers of 100 MB serve, .*: 300 MB more, 200 MB available and 1024 MB of swap$/);
-  assert.equal(memoryForTwo(workers, 3, proc(200 * 1024)).level, 'problem');
-  assert.equal(memoryForTwo([], 3, proc(1)).level, 'note');
+  assert.equal(judge(proc(200 * 1024)).level, 'problem');
+  assert.equal(judge(proc(1), []).level, 'note');
+
+  const cgroups = filesIn(t, {'system.slice/osyw.service/memory.max': 'max\n', 'system.slice/osyw.service/memory.current': '1\n', 'system.slice/memory.max': `${500 * MB}\n`, 'system.slice/memory.current': `${400 * MB}\n`, 'system.slice/memory.stat': `anon 5\ninactive_file ${80 * MB}\nactive_file 7\n`});
+  const limited = judge(proc(KB_OF_GB), workers, {pid: 17, cgroups});
+  assert.equal(limited.level, 'problem');
+  assert.match(limited.says, /300 MB more, 180 MB available in the cgroup of the workers$/);
+  assert.equal(judge(proc(KB_OF_GB), workers, {cgroups}).level, 'ok', 'the limit of others');
 });
 
 test('watches and instances of inotify', t => {
