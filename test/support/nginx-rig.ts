@@ -14,7 +14,7 @@ export interface NginxRig {
   readonly prefix: string;
   readonly conf: string;
   readonly pidFile: string;
-  /** The file that osyw-deploy writes; `conf.d/*.conf` beside it is included. */
+  /** The file that osyw-deploy writes; `conf.d/*.conf` is included. */
   readonly upstreamFile: string;
   readonly port: number;
   /** `http://127.0.0.1:PORT`. */
@@ -37,17 +37,18 @@ export interface NginxRig {
 
 /**
  * An nginx of the test's own in `prefix`: own configuration, pid file, logs, temporary paths and port, two workers.
- * Shape:  `upstream` text of the block before the first deploy; `server` further lines of the server block.
+ * Shape:  `upstream` text of the block before the first deploy; `inline`: it stands in nginx.conf itself; `server` further lines of the server block.
  */
-export async function startNginx(prefix: string, options: {upstream?: string; server?: string; main?: string; as?: {uid: number; gid: number}; bareEnvironment?: boolean} = {}): Promise<NginxRig> {
+export async function startNginx(prefix: string, options: {upstream?: string; inline?: boolean; server?: string; main?: string; as?: {uid: number; gid: number}; bareEnvironment?: boolean} = {}): Promise<NginxRig> {
   for (const dir of ['conf.d', 'logs', 'tmp']) mkdirSync(join(prefix, dir), {recursive: true});
   const lease = await leasePorts(1);
   const conf = join(prefix, 'nginx.conf');
   const pidFile = join(prefix, 'nginx.pid');
-  const upstreamFile = join(prefix, 'conf.d', 'myweb.conf');
+  const upstreamFile = options.inline === true ? conf : join(prefix, 'conf.d', 'myweb.conf');
   // A hand-written block of before the first deploy: port 1 refuses, so nginx answers 502.
-  writeFileSync(upstreamFile, options.upstream ?? 'upstream myweb {\n    server 127.0.0.1:1;\n}\n');
-  writeFileSync(conf, configuration(prefix, lease.first, options));
+  const upstream = options.upstream ?? 'upstream myweb {\n    server 127.0.0.1:1;\n}\n';
+  if (options.inline !== true) writeFileSync(upstreamFile, upstream);
+  writeFileSync(conf, configuration(prefix, lease.first, {...options, http: options.inline === true ? upstream : ''}));
   if (options.as) await run('chown', ['-R', `${options.as.uid}:${options.as.gid}`, prefix]);
   let child: ChildProcess | undefined;
   let foreign = 0;
@@ -106,7 +107,7 @@ export async function startNginx(prefix: string, options: {upstream?: string; se
   return rig;
 }
 
-function configuration(prefix: string, port: number, options: {server?: string; main?: string}): string {
+function configuration(prefix: string, port: number, options: {server?: string; main?: string; http: string}): string {
   const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `    ${name}_temp_path ${prefix}/tmp/${name};\n`).join('');
   return `daemon off;
 worker_processes 2;
@@ -117,7 +118,7 @@ events { worker_connections 1024; }
 http {
     access_log ${prefix}/logs/access.log;
     client_max_body_size 50m;
-${paths}    include conf.d/*.conf;
+${paths}${options.http}    include conf.d/*.conf;
     server {
         listen 127.0.0.1:${port} backlog=1024;
         ${options.server ?? ''}

@@ -30,7 +30,7 @@ export interface SiteOptions {
   readonly daemon?: boolean;
   /** Laid over the site's configuration. */
   readonly config?: Settings;
-  readonly nginx?: {readonly upstream?: string; readonly server?: string; readonly main?: string; readonly bareEnvironment?: boolean};
+  readonly nginx?: {readonly upstream?: string; readonly inline?: boolean; readonly server?: string; readonly main?: string; readonly bareEnvironment?: boolean};
   readonly svn?: {readonly serve?: boolean | {readonly user: string; readonly password: string}};
   /** Runs nginx and the command as this account; the test must be root. */
   readonly as?: {readonly uid: number; readonly gid: number};
@@ -174,7 +174,7 @@ export async function makeSite(test: TestContext, options: SiteOptions = {}): Pr
   const configFile = join(dir, 'osyw-deploy.yaml');
   const workingCopy = join(dir, 'copy');
   const stateDir = join(dir, 'state');
-  let settings = merge(siteSettings({dir, app, count, vcs, ports, nginx, url: (svn ?? git)?.url ?? '', tree: options.tree ?? 'snapshot', daemon: options.daemon ?? false}), options.config ?? {});
+  let settings = merge(siteSettings({dir, app, count, vcs, ports, nginx, edit: options.nginx?.inline === true, url: (svn ?? git)?.url ?? '', tree: options.tree ?? 'snapshot', daemon: options.daemon ?? false}), options.config ?? {});
   const original = settings;
   const cli = options.as ? join(dir, 'osyw-deploy.cjs') : CLI;
   if (options.as) copyFileSync(CLI, cli);
@@ -307,6 +307,7 @@ function siteSettings(site: {
   vcs: 'svn' | 'git';
   ports: PortLease;
   nginx: NginxRig;
+  edit: boolean;
   url: string;
   tree: string;
   daemon: boolean;
@@ -331,7 +332,7 @@ function siteSettings(site: {
       ...(daemon && {pid_file: join(dir, 'pids', 'osyw_{port}.pid')}),
     },
     check: {http: '/healthz', interval: '20ms', timeout: '2s', consecutive: 1, deadline: app === 'osyw' ? '30s' : '4s', body: 'ok'},
-    nginx: {upstream: 'myweb', file: nginx.upstreamFile, binary: NGINX, conf: nginx.conf, prefix: nginx.prefix},
+    nginx: {upstream: 'myweb', [site.edit ? 'edit' : 'file']: nginx.upstreamFile, binary: NGINX, conf: nginx.conf, prefix: nginx.prefix},
     drain: {quiet: '20s', deadline: '30s'},
     state_dir: join(dir, 'state'),
     run_dir: join(dir, 'run'),
