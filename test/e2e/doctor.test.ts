@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import {execFileSync, spawn} from 'node:child_process';
 import {appendFileSync, chmodSync, chownSync, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, renameSync, utimesSync, writeFileSync} from 'node:fs';
-import {connect, createServer} from 'node:net';
+import {connect, createServer, type AddressInfo} from 'node:net';
 import {join} from 'node:path';
 import {test} from 'node:test';
 import {fileURLToPath} from 'node:url';
@@ -9,8 +9,11 @@ import type {Finding, Level} from '../../src/doctor/finding.ts';
 import {parseHook, renderHook} from '../../src/trigger/hook-script.ts';
 import {makeGate} from '../support/gate.ts';
 import {runCommand, type CommandEnd, type CommandOptions} from '../support/osyw.ts';
+import {establishedTo} from '../support/leftovers.ts';
+import {ask} from '../support/raw-http.ts';
 import {makeSite, present, type Settings, type Site} from '../support/site.ts';
 import {makeTempDir, removeTempDir} from '../support/temp-dir.ts';
+import {waitUntil} from '../support/wait-until.ts';
 
 const LONG_MS = 120_000;
 const ROOT_ONLY = process.getuid?.() === 0 ? false : 'only root can set this up';
@@ -323,6 +326,26 @@ test('the traps of ports, locale, clock, logs and records', {timeout: LONG_MS}, 
     assert.equal(found(await examined(site), 'state-modes', 'warning').mend, `chmod 0640 ${log}`);
     chmodSync(log, 0o640);
   });
+  await t.test('nginx workers of before a reload', async () => {
+    const slow = ask({port: site.nginx.port, path: '/slow?ms=8000'});
+    await waitUntil('the slow request to be under way', () => establishedTo(site.nginx.upstreamPorts()) > 0, {everyMs: 2});
+    await site.nginx.reload();
+    assert.match(found(await examined(site), 'nginx-lingering', 'note').says, /^1 nginx worker of before a reload is still there/);
+    assert.equal((await slow).kind, 'answer');
+  });
+  await t.test('an interrupt ends the look', async () => {
+    const server = createServer().listen(0, '127.0.0.1');
+    await new Promise(resolve => server.once('listening', resolve));
+    t.after(() => server.close());
+    const asked = new Promise(resolve => server.once('connection', resolve));
+    // A repository that takes the question and never answers.
+    site.configure({source: {url: `git://127.0.0.1:${(server.address() as AddressInfo).port}/x.git`}});
+    const doctor = site.start(['doctor', '--json']);
+    await asked;
+    doctor.child.kill('SIGINT');
+    assert.equal((await doctor.ended).exit, 13);
+    site.forget();
+  });
   await t.test('a deploy that was killed', async () => {
     const gate = makeGate(t, site);
     site.configure({release: {build: [gate.build]}});
@@ -414,6 +437,9 @@ test("the traps of git: a password in a remote, somebody else's work tree, edits
   const site = await makeSite(t);
   await site.deployed();
   const git = (...args: string[]) => execFileSync('git', ['-c', 'safe.directory=*', '-C', site.workingCopy, ...args], {encoding: 'utf8'});
+  const untouched = treeOf(site.workingCopy);
+  assert.deepEqual(problemsOf(await examined(site)), []);
+  assert.deepEqual(treeOf(site.workingCopy), untouched, 'the index neither');
   const origin = git('config', 'remote.origin.url').trim();
   git('config', 'remote.origin.url', 'https://bob:hunter22@example.org/x.git');
   const leaking = await examined(site);
@@ -544,6 +570,8 @@ test('a secret that leaked is found, and never printed', {timeout: LONG_MS}, asy
   assert.match(found(await examined(site), 'configuration', 'problem').says, new RegExp(`expected mode 0600: chmod 600 ${password}`));
   chmodSync(present(password, 'file'), 0o600);
 
+  writeFileSync(present(password, 'file'), 'abc\n');
+  assert.match(found(await examined(site), 'secret-short', 'warning').says, /^1 configured secret of less than 6/);
   chmodSync(secrets, 0o777);
   assert.equal(found(await examined(site), 'secret-modes', 'problem').mend, `chmod go-w ${secrets}`);
   chmodSync(secrets, 0o700);

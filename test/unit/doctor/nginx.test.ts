@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
+import {mkdirSync, writeFileSync} from 'node:fs';
 import {createServer, type RequestListener} from 'node:http';
 import type {AddressInfo} from 'node:net';
+import {join} from 'node:path';
 import {test, type TestContext} from 'node:test';
 import type {CheckConfig, Config, NginxConfig} from '../../../src/config/config.ts';
 import {idleLife} from '../../../src/doctor/app-keepalive.ts';
-import {atLeast, USUAL_NGINX} from '../../../src/doctor/nginx.ts';
+import {atLeast, connectionLimits, USUAL_NGINX} from '../../../src/doctor/nginx.ts';
 import {nginxTime, passingTo, scopesOf, settingIn, valuesIn} from '../../../src/doctor/nginx-scopes.ts';
 import {hashWithBackup, keepAliveRace, maxFails, nextUpstream, upstreamKeepAlive} from '../../../src/doctor/nginx-balancing.ts';
 import {includeGlobs, inclusion} from '../../../src/doctor/nginx-includes.ts';
@@ -12,6 +14,8 @@ import {keepAliveResets, shutdownTimeout} from '../../../src/doctor/nginx-reload
 import {nginxSettings, type NginxSettings} from '../../../src/doctor/nginx-settings.ts';
 import type {ConfigFile} from '../../../src/nginx/effective-config.ts';
 import {parseConfig} from '../../../src/nginx/parse-config.ts';
+import type {NginxChild} from '../../../src/upstream/nginx-master.ts';
+import {makeTempDir, removeTempDir} from '../../support/temp-dir.ts';
 
 const signal = new AbortController().signal;
 const OLD = [1, 22, 1];
@@ -120,6 +124,25 @@ test('how long nginx keeps a connection to a worker, and the worker itself', () 
   const unused = (inside: string) => keepAliveRace(settings(site(inside, 'proxy_http_version 1.1; proxy_set_header Connection "";'), {nginx: {directives: ['keepalive 16']}}), {kind: 'closes', afterMs: 90_000}).map(({check}) => check);
   assert.deepEqual(unused(''), ['nginx-upstream-keepalive']);
   assert.deepEqual(unused('proxy_set_header Host $host;'), ['nginx-upstream-keepalive', 'nginx-upstream-keepalive-unused'], 'one header in the block hides those around it');
+});
+
+test('files for two generations of nginx workers', t => {
+  const dir = makeTempDir();
+  t.after(() => removeTempDir(dir));
+  mkdirSync(join(dir, 'sys/fs'), {recursive: true});
+  mkdirSync(join(dir, '17'));
+  const worker = (pid: number, title: NginxChild['title']): NginxChild => ({process: {pid, startTime: 1, bootId: ''}, title});
+  const judge = (limit: number, used: number, most: number, children = [worker(17, 'worker'), worker(18, 'worker')]) => {
+    writeFileSync(join(dir, '17/limits'), `Limit   Soft Limit   Hard Limit   Units\nMax open files            ${limit}                 9999                 files     \n`);
+    writeFileSync(join(dir, 'sys/fs/file-nr'), `${used}\t0\t${most}\n`);
+    return connectionLimits(scopesOf(filesOf({'/n': 'events { worker_connections 1024; }'})), children, dir).map(({check, level, mend}) => [check, level, mend]);
+  };
+  assert.deepEqual(judge(1024, 0, 1e6), [['nginx-open-files', 'ok', undefined]]);
+  assert.deepEqual(judge(1023, 0, 1e6), [['nginx-open-files', 'warning', 'worker_rlimit_nofile 2048;']]);
+  // Two workers, twice: 4096.
+  assert.deepEqual(judge(1024, 1000, 5095), [['nginx-open-files', 'ok', undefined], ['open-files', 'warning', 'sysctl -w fs.file-max=8192']]);
+  assert.deepEqual(judge(1024, 1000, 5096), [['nginx-open-files', 'ok', undefined]]);
+  assert.deepEqual(judge(1024, 0, 1e6, [worker(18, 'shutting down')]).map(([check]) => check), ['nginx-lingering'], 'of a worker that is gone nothing is known');
 });
 
 test('which files nginx loads', () => {
