@@ -40,7 +40,7 @@ function judge(result: CommandResult, live: string): TestedConfiguration {
   if (result.exitCode !== 0) {
     const words = result.stderr.trim() || (result.timedOut ? `no answer within ${TEST_TIMEOUT_MS / 1000} s` : `could not be run: ${result.spawnError ?? result.endedBy ?? 'unknown'}`);
     const fault = /\bin (\/\S+?):\d+/.exec(words)?.[1];
-    const whose = fault === undefined || fault === live ? '' : `\nThe fault is in ${fault}, which is not the file of this deploy.`;
+    const whose = fault === undefined || fault === live || isSameFile(fault, live) ? '' : `\nThe fault is in ${fault}, which is not the file of this deploy.`;
     throw new DeployError('SWITCH_REFUSED', `nginx -t refuses the configuration:\n${words}${whose}`, {hint: 'Mend the file that nginx names; the old upstream file is in place.'});
   }
   const read = [...result.stdout.matchAll(/^# configuration file (.+):$/gm)].map(([, path]) => path ?? '');
