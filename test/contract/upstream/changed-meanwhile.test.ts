@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import {appendFileSync, existsSync, readFileSync, readdirSync, writeFileSync} from 'node:fs';
+import {appendFileSync, existsSync, readFileSync, readdirSync, symlinkSync, writeFileSync} from 'node:fs';
 import {createServer} from 'node:net';
 import {join} from 'node:path';
 import {test, type TestContext} from 'node:test';
@@ -51,6 +51,20 @@ test('another part, and with a fault: nginx refuses the test, and the fault is l
   const {rig, config, before, now} = await makeRig(t);
   await assert.rejects(switchUpstream(config, PORTS, steps({intend: () => appendFileSync(rig.conf, 'no_such_directive;\n')})), refusedWith('SWITCH_REFUSED', /no_such_directive/));
   assert.equal(now(), `${before}no_such_directive;\n`);
+});
+
+test('a fault in a file that nginx reads by a link is known for one in the file of the deploy', async (t) => {
+  const {rig, config, before} = await makeRig(t);
+  const [real, link] = [join(rig.prefix, 'app'), join(rig.prefix, 'conf.d', 'app.conf')];
+  writeFileSync(real, `${BLOCK}no_such_directive;\n`);
+  symlinkSync('../app', link);
+  writeFileSync(rig.conf, before.replace(BLOCK, ''));
+  await assert.rejects(switchUpstream({...config, nginx: {...config.nginx, file: link}}, PORTS, steps()), (error: unknown) => {
+    assert.ok(error instanceof DeployError);
+    assert.match(error.message, /conf\.d\/app\.conf:5/);
+    assert.doesNotMatch(error.message, /which is not the file of this deploy/);
+    return true;
+  });
 });
 
 test('a file of ours that somebody writes between the look and the rename is not overwritten either', async (t) => {
