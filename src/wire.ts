@@ -25,11 +25,12 @@ import {waitDrained} from './upstream/wait-drained.ts';
 import {launchUnit} from './workers/launch-unit.ts';
 import {launchWorker, newWorkerId} from './workers/launch-worker.ts';
 import {listenersOn} from './workers/listeners.ts';
+import {identify} from './workers/process-identity.ts';
 import {areSpare, leasePorts} from './workers/spare-ports.ts';
 import {unitStopper} from './workers/stop-units.ts';
 import {stopWorker} from './workers/stop-workers.ts';
 import {unitOf} from './workers/unit-name.ts';
-import {isWorkerAlive} from './workers/worker-tree.ts';
+import {isWorkerAlive, markedWorkers} from './workers/worker-tree.ts';
 import {openWorkingCopy} from './working-copy/open-working-copy.ts';
 
 /** The real tools of one application. */
@@ -120,7 +121,11 @@ function realUpstream(config: Config): Upstream {
     putBack: oldBytes => putUpstreamBack(config, bytesOf(oldBytes)),
     reload: () => reloadAsItStands(config),
     fileHash: () => text.hash(present()),
-    ownFile: () => text.isOwn(present()) ? text.file() : undefined,
+    ownFile: () => {
+      const byHeader = text.isOwn(present());
+      // Nothing in a file of the user's says who wrote it; the workers do.
+      return byHeader || (nginx.edit === true && anyMarked(config, text.ports(present()))) ? {file: text.file(), byHeader} : undefined;
+    },
     filePorts: () => existsSync(dirname(nginx.file)) ? text.ports(present()) : [],
     acceptsOnly: async workers => {
       const {fitting: [master, second]} = await findMasters(nginx);
@@ -133,6 +138,12 @@ function realUpstream(config: Config): Upstream {
     probe: async () => nginx.probe === undefined || !await isRunning() ? undefined : probeThroughNginx(nginx.probe),
     waitDrained: (nginxWorkers, ports, report, signal) => waitDrained({nginxWorkers, ports, report, signal, ...drain}),
   };
+}
+
+/** Whether a worker of this application, whatever the state says of it, listens on one of these ports. */
+function anyMarked({app, workers: {host}}: Config, ports: readonly number[]): boolean {
+  const marked = ports.length === 0 ? [] : markedWorkers(app);
+  return ports.some(port => marked.some(({pid, id}) => portOwner(host, port, {id, process: identify(pid)}).kind === 'worker'));
 }
 
 function realRecords({stateDir, app}: Config): Records {

@@ -92,11 +92,13 @@ export async function recover(tools: DeployTools): Promise<Deployed | undefined>
 export function refuseLostState({records, upstream, workers}: DeployTools): void {
   const {serving, served, nextRelease} = records.state();
   if (serving !== null || served.length > 0 || nextRelease > 1) return;
-  const file = upstream.ownFile();
-  const ports = file === undefined ? [] : workers.answering(upstream.filePorts());
-  if (file === undefined || ports.length === 0) return;
-  throw new DeployError('STATE_UNCERTAIN', `${file} was written by a deploy and names ports ${ports.join(', ')}, where somebody listens; but the state directory knows of no deploy`, {
-    hint: 'Nothing was touched. Was `state_dir` changed, or emptied? Put the old one back. To begin anew, take the first line (the comment) out of that file: what listens there then counts as started by hand, is replaced, and is left for you to stop. `osyw-deploy recover --dry-run` shows the processes.',
+  const own = upstream.ownFile();
+  const ports = own === undefined ? [] : workers.answering(upstream.filePorts());
+  if (own === undefined || ports.length === 0) return;
+  const anew = own.byHeader ? 'take the first line (the comment) out of that file: what listens there then counts as started by hand, is replaced, and is left for you to stop.'
+    : 'end what listens there yourself, then deploy; until that serves nginx answers 502.';
+  throw new DeployError('STATE_UNCERTAIN', `${own.file} was written by a deploy and names ports ${ports.join(', ')}, where somebody listens; but the state directory knows of no deploy`, {
+    hint: `Nothing was touched. Was \`state_dir\` changed, or emptied? Put the old one back. To begin anew, ${anew} \`osyw-deploy recover --dry-run\` shows the processes.`,
   });
 }
 

@@ -103,8 +103,8 @@ export interface Upstream {
   reload(): Promise<Switched>;
   /** sha256 of what the file holds; null when there is none. */
   fileHash(): string | null;
-  /** The file, where a deploy of this application wrote it. */
-  ownFile(): string | undefined;
+  /** The file, where a deploy of this application wrote it: its first line says so, or marked workers listen on ports that it names. */
+  ownFile(): {readonly file: string; readonly byHeader: boolean} | undefined;
   /** The ports that the file names. */
   filePorts(): number[];
   /** Whether nginx's workers that accept are exactly these and no reload is on its way; undefined when nginx does not run. */

@@ -1,5 +1,5 @@
-/** What may hide a brace in Lua, and the braces; the last alternatives are beginnings without an end. */
-const PIECES = /--\[(=*)\[[^]*?\]\1\]|--(?!\[=*\[)[^\n]*|\[(=*)\[[^]*?\]\2\]|"(?:\\[^]|[^"\\\r\n])*"|'(?:\\[^]|[^'\\\r\n])*'|[{}]|--\[=*\[|\[=*\[|["']/g;
+/** What may hide a brace in Lua, and the braces; the last alternatives are beginnings without an end. Bounded, so that no text exhausts the stack. */
+const PIECES = /--\[(=*)\[[^]*?\]\1\]|--(?!\[=*\[)[^\n]*|\[(=*)\[[^]*?\]\2\]|"(?:[^"\\\r\n]+|\\[^]){0,65536}"|'(?:[^'\\\r\n]+|\\[^]){0,65536}'|[{}]|--\[=*\[|\[=*\[|["']/g;
 
 /**
  * Where a block of Lua ends that begins at byte `from`, behind its `{`: the offset past its `}`; undefined when there is no end.

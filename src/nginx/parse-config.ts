@@ -32,9 +32,16 @@ export class ConfigSyntaxError extends Error {
   }
 }
 
-const [TAB, LF, CR, BLANK, QUOTE, HASH, DOLLAR, APOSTROPHE, CLOSING, SEMICOLON, BACKSLASH, OPEN_BRACE, CLOSE_BRACE] = Buffer.from('\t\n\r "#$\');\\{}');
+/**
+ * Blanks, a comment, a word in quotes, a mark, or a bare word, one after the other. `#` and quotes are special only where a word begins,
+ * a backslash protects what follows, and `${` is no block. Source: ngx_conf_file.c, ngx_conf_read_token.
+ * The repetitions have an end, so that no text exhausts the stack; what is longer is refused below.
+ */
+const PIECE = /[ \t\r\n]+|#[^\n]*|"(?:[^"\\]+|\\[^]){0,4096}"|'(?:[^'\\]+|\\[^]){0,4096}'|[;{}]|(?!["'])(?:[^ \t\r\n;{\\$]+|\\[^]|\$\{*){1,4096}/y;
 /** nginx's buffer; a word or a comment that fills it is refused. Source: ngx_conf_file.c, NGX_CONF_BUFFER. */
 const LONGEST_WORD = 4096;
+/** Far beyond what nginx's modules allow. */
+const DEEPEST = 500;
 
 /** What was read up to the next `;`, `{` or `}`; nothing after the last of them. */
 interface Statement {
@@ -71,41 +78,51 @@ export function parseConfig(bytes: Buffer): Directive[] {
     } else if (name.text.endsWith('_by_lua_block')) {
       reader.skipLua();
       into.push({name, args, block: undefined, start: name.start, end: reader.position, line});
+    } else if (open.length === DEEPEST) {
+      throw new ConfigSyntaxError(line, `more than ${DEEPEST} blocks in one another`);
     } else {
       open.push({name, args, line, block: []});
     }
   }
 }
 
-/** nginx's own machine of states, byte by byte. Source: ngx_conf_file.c, ngx_conf_read_token. */
 class Reader {
   readonly #bytes: Buffer;
+  /** One character a byte, so that places are offsets. */
+  readonly #text: string;
   position = 0;
   line = 1;
 
   constructor(bytes: Buffer) {
     this.#bytes = bytes;
+    this.#text = bytes.toString('latin1');
   }
 
   statement(): Statement {
     const words: Word[] = [];
-    let line = this.line;
+    let first = this.line;
     for (;;) {
-      this.#skipBlanks();
-      const byte = this.#bytes[this.position];
-      if (byte === undefined) {
-        if (words.length > 0) throw new ConfigSyntaxError(this.line, 'unexpected end of file, expecting ";" or "}"');
+      const {position: start, line} = this;
+      const piece = this.#piece();
+      if (piece === undefined) {
+        if (words.length > 0) throw new ConfigSyntaxError(line, 'unexpected end of file, expecting ";" or "}"');
         return {words, line, ends: 'file'};
       }
-      if (words.length === 0) line = this.line;
-      const end = byte === SEMICOLON ? ';' : byte === OPEN_BRACE ? '{' : byte === CLOSE_BRACE ? '}' : undefined;
-      if (end === undefined) {
-        words.push(byte === QUOTE || byte === APOSTROPHE ? this.#quoted(byte) : this.#bare());
+      const mark = piece[0] ?? '';
+      if (' \t\r\n#'.includes(mark)) {
+        if (mark === '#') refuseLong(piece.length, line, '"#..."');
         continue;
       }
-      if (end === '}' && words.length > 0) throw new ConfigSyntaxError(this.line, 'unexpected "}"');
-      this.position++;
-      return {words, line, ends: end};
+      if (words.length === 0) first = line;
+      if (piece === ';' || piece === '{' || piece === '}') {
+        if (piece === '}' && words.length > 0) throw new ConfigSyntaxError(line, 'unexpected "}"');
+        return {words, line: first, ends: piece};
+      }
+      const isQuoted = mark === '"' || mark === "'";
+      // The opening quote is not in the buffer, the closing one is.
+      refuseLong(piece.length - (isQuoted ? 1 : 0), line, isQuoted ? 'in quotes' : 'word');
+      if (isQuoted) this.#refuseGluedOn();
+      words.push({text: decoded(isQuoted ? piece.slice(1, -1) : piece), start, end: this.position});
     }
   }
 
@@ -113,74 +130,43 @@ class Reader {
   skipLua(): void {
     const end = endOfLua(this.#bytes, this.position);
     if (end === undefined) throw new ConfigSyntaxError(this.line, 'the end of this block of Lua cannot be found');
-    for (let i = this.position; i < end; i++) if (this.#bytes[i] === LF) this.line++;
+    this.line += lineFeeds(this.#text.slice(this.position, end));
     this.position = end;
   }
 
-  #skipBlanks(): void {
-    for (;; this.position++) {
-      const byte = this.#bytes[this.position];
-      if (byte === HASH) this.#skipComment();
-      const now = this.#bytes[this.position];
-      if (now === LF) this.line++;
-      if (!isBlank(now)) return;
+  /** Undefined at the end. */
+  #piece(): string | undefined {
+    if (this.position === this.#text.length) return undefined;
+    PIECE.lastIndex = this.position;
+    const piece = PIECE.exec(this.#text)?.[0];
+    if (piece === undefined) {
+      const mark = this.#text[this.position];
+      if (mark === '"' || mark === "'") throw new ConfigSyntaxError(this.line, `a quoted word has no end, probably missing terminating ${mark}`);
+      throw new ConfigSyntaxError(this.line, 'unexpected end of file, expecting ";" or "}"');
     }
+    this.position += piece.length;
+    this.line += lineFeeds(piece);
+    return piece;
   }
 
-  #skipComment(): void {
-    const start = this.position;
-    while (this.position < this.#bytes.length && this.#bytes[this.position] !== LF) this.position++;
-    this.#refuseLonger(start, '"#..."');
-  }
-
-  #quoted(mark: number): Word {
-    const start = this.position++;
-    const inside = this.position;
-    const {line} = this;
-    for (let byte = this.#bytes[this.position]; byte !== mark; byte = this.#bytes[this.position]) {
-      if (byte === undefined) throw new ConfigSyntaxError(line, `a quoted word has no end, probably missing terminating ${String.fromCharCode(mark)}`);
-      this.#step(byte);
-    }
-    const text = decoded(this.#bytes.subarray(inside, this.position));
-    this.position++;
-    this.#refuseLonger(inside, 'in quotes', line);
-    const next = this.#bytes[this.position];
-    if (next !== undefined && !isBlank(next) && next !== SEMICOLON && next !== OPEN_BRACE && next !== CLOSING) throw new ConfigSyntaxError(this.line, `unexpected "${String.fromCharCode(next)}" after a quoted word`);
-    return {text, start, end: this.position};
-  }
-
-  #bare(): Word {
-    const start = this.position;
-    const {line} = this;
-    let variable = false;
-    for (;;) {
-      const byte = this.#bytes[this.position];
-      if (byte === undefined) throw new ConfigSyntaxError(this.line, 'unexpected end of file, expecting ";" or "}"');
-      // `${name}` is no block; any other `{` ends the word.
-      if (this.position > start && (isBlank(byte) || byte === SEMICOLON || (byte === OPEN_BRACE && !variable))) break;
-      if (!(variable && byte === OPEN_BRACE)) variable = byte === DOLLAR;
-      this.#step(byte);
-    }
-    this.#refuseLonger(start, 'word', line);
-    return {text: decoded(this.#bytes.subarray(start, this.position)), start, end: this.position};
-  }
-
-  /** Over one byte, or over a backslash with what it protects. */
-  #step(byte: number): void {
-    const over = byte === BACKSLASH ? 2 : 1;
-    for (let i = 0; i < over; i++) if (this.#bytes[this.position++] === LF) this.line++;
-  }
-
-  #refuseLonger(start: number, what: string, line = this.line): void {
-    if (this.position - start >= LONGEST_WORD) throw new ConfigSyntaxError(line, `too long parameter (${what}): ${this.position - start} bytes`);
+  #refuseGluedOn(): void {
+    const next = this.#text[this.position];
+    if (next !== undefined && !' \t\r\n;{)'.includes(next)) throw new ConfigSyntaxError(this.line, `unexpected "${next}" after a quoted word`);
   }
 }
 
-function isBlank(byte: number | undefined): boolean {
-  return byte === BLANK || byte === TAB || byte === CR || byte === LF;
+function refuseLong(length: number, line: number, what: string): void {
+  if (length >= LONGEST_WORD) throw new ConfigSyntaxError(line, `too long parameter (${what}): ${length} bytes`);
+}
+
+function lineFeeds(text: string): number {
+  let count = 0;
+  for (let at = text.indexOf('\n'); at !== -1; at = text.indexOf('\n', at + 1)) count++;
+  return count;
 }
 
 /** `\"`, `\'` and `\\` lose the backslash, `\t`, `\r` and `\n` become what they mean, every other backslash stays. */
-function decoded(word: Buffer): string {
-  return word.toString('utf8').replace(/\\(["'\\trn])/g, (_, what: string) => ({t: '\t', r: '\r', n: '\n'})[what] ?? what);
+function decoded(word: string): string {
+  const text = /[\x80-\xff]/.test(word) ? Buffer.from(word, 'latin1').toString('utf8') : word;
+  return text.includes('\\') ? text.replace(/\\(["'\\trn])/g, (_, what: string) => ({t: '\t', r: '\r', n: '\n'})[what] ?? what) : text;
 }

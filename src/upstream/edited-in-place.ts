@@ -32,7 +32,7 @@ export function editedInPlace({nginx, app, workers: {host, ports: range}}: Confi
   const slotsIn = (bytes: UpstreamBytes): ServerLine[] => {
     if (bytes === null) throw refusal('it is not there');
     const [block, second] = blocksIn(bytes, nginx.upstream, reason => refusal(reason));
-    if (block === undefined) throw refusal(`neither it nor a file that it includes has \`upstream ${nginx.upstream}\``);
+    if (block === undefined) throw refusal(`\`upstream ${nginx.upstream}\` stands neither in it nor in just one file that it includes`);
     if (second !== undefined) throw refusal(`it has \`upstream ${nginx.upstream}\` twice, in lines ${block.line} and ${second.line}`);
     const decides = block.block?.find(({name: {text}}) => text === 'include' || text.startsWith('balancer_by_lua'));
     if (decides !== undefined) throw refusal(`line ${decides.line}: with \`${plainText(decides.name.text)}\` it is not the \`server\` lines alone that say where requests go`);

@@ -55,7 +55,7 @@ export function howToInclude(live: string): string {
 /** Whose the fault is, where nginx's words name another file than ours. */
 export function faultIn(words: string, live: string): string {
   const fault = /\bin (\/\S+?):\d+/.exec(words)?.[1];
-  return fault === undefined || fault === live ? '' : `\nThe fault is in ${fault}, which is not the file of this deploy.`;
+  return fault === undefined || fault === live || isSameFile(fault, live) ? '' : `\nThe fault is in ${fault}, which is not the file of this deploy.`;
 }
 
 /** Whether `live` is among the files that nginx read; `printed`: what `nginx -T` printed. */

@@ -230,7 +230,7 @@ test('what cannot be edited safely is refused before anything is started, with t
     await site.nothingRuns();
   };
   for (const [from, to, says] of [
-    ['"myweb"', 'other', /has `upstream myweb`/],
+    ['"myweb"', 'other', /`upstream myweb` stands neither in it nor in/],
     ['upstream  "myweb"', 'upstream myweb { server 127.0.0.1:1; } upstream "myweb"', /twice, in lines/],
     ['server 127.0.0.1:1;', 'server unix:/run/a.sock;', /`server unix:\/run\/a\.sock` is no port of `workers\.host`/],
     ['server 127.0.0.1:1;', 'server localhost:8811;', /`server localhost:8811` is no port/],

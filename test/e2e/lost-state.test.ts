@@ -22,8 +22,8 @@ async function nothingIsGuessed(site: Site, message: RegExp): Promise<void> {
   assert.equal(await site.version(), '1');
 }
 
-test('the state directory is another one: nothing is guessed; put back, all goes on', async t => {
-  const site = await makeSite(t);
+for (const inline of [false, true]) test(`the state directory is another one: nothing is guessed; put back, all goes on (${inline ? 'nginx.edit' : 'nginx.file'})`, async t => {
+  const site = await makeSite(t, {nginx: {inline}});
   await site.deployed();
   renameSync(site.stateDir, `${site.stateDir}.away`);
   await nothingIsGuessed(site, /knows of no deploy/);

@@ -424,7 +424,7 @@ export class World {
           return {oldNginxWorkers: world.#oldNginxWorkers()};
         }).catch(life.hangIfKilled),
         fileHash: () => life.look(hashOf(world.nginx.file)),
-        ownFile: () => life.look(isOwn(world.nginx.file ?? '', 'osyw') ? NGINX.file : undefined),
+        ownFile: () => life.look(isOwn(world.nginx.file ?? '', 'osyw') ? {file: NGINX.file, byHeader: true} : undefined),
         filePorts: () => life.look(portsIn(world.nginx.file ?? '')),
         acceptsOnly: async workers => life.read(world.nginx.mood === 'is down' ? undefined : world.nginx.late === undefined && workers.map(({pid}) => pid).join() === world.nginx.now.workers.map(({pid}) => pid).join()),
         probe: async () => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import {appendFileSync, existsSync, readFileSync, readdirSync, writeFileSync} from 'node:fs';
+import {appendFileSync, existsSync, readFileSync, readdirSync, symlinkSync, writeFileSync} from 'node:fs';
 import {createServer} from 'node:net';
 import {join} from 'node:path';
 import {test, type TestContext} from 'node:test';
@@ -53,6 +53,20 @@ test('another part, and with a fault: nginx refuses the test, and the fault is l
   assert.equal(now(), `${before}no_such_directive;\n`);
 });
 
+test('a fault in a file that nginx reads by a link is known for one in the file of the deploy', async (t) => {
+  const {rig, config, before} = await makeRig(t);
+  const [real, link] = [join(rig.prefix, 'app'), join(rig.prefix, 'conf.d', 'app.conf')];
+  writeFileSync(real, `${BLOCK}no_such_directive;\n`);
+  symlinkSync('../app', link);
+  writeFileSync(rig.conf, before.replace(BLOCK, ''));
+  await assert.rejects(switchUpstream({...config, nginx: {...config.nginx, file: link}}, PORTS, steps()), (error: unknown) => {
+    assert.ok(error instanceof DeployError);
+    assert.match(error.message, /conf\.d\/app\.conf:5/);
+    assert.doesNotMatch(error.message, /which is not the file of this deploy/);
+    return true;
+  });
+});
+
 test('a file of ours that somebody writes between the look and the rename is not overwritten either', async (t) => {
   const {rig, config, before} = await makeRig(t);
   const file = join(rig.prefix, 'conf.d', 'ours.conf');
@@ -63,6 +77,18 @@ test('a file of ours that somebody writes between the look and the rename is not
   const theirs = BLOCK.replace('40002', '40003');
   await assert.rejects(switchUpstream({...config, nginx: {...nginx, file}}, PORTS, steps({intend: () => writeFileSync(file, theirs)})), refusedWith('SWITCH_REFUSED', /was changed by somebody else/));
   assert.equal(readFileSync(file, 'utf8'), theirs);
+});
+
+test('two applications with their blocks in one file switch at the same time: both are there', async (t) => {
+  const {rig, config, before, now} = await makeRig(t);
+  const other = {...config, app: 'other', nginx: {...config.nginx, upstream: 'other'}};
+  writeFileSync(rig.conf, before.replace(BLOCK, `${BLOCK}    upstream other { server 127.0.0.1:40003; }\n`));
+  await rig.reload();
+  for (const [mine, theirs] of [[[40_011, 40_012], [40_013]], [[40_021, 40_022], [40_023]], [[40_001, 40_002], [40_003]]] as const) {
+    await Promise.all([switchUpstream(config, mine, steps()), switchUpstream(other, theirs, steps())]);
+    assert.deepEqual([...now().matchAll(/server 127\.0\.0\.1:(400\d\d)/g)].map(([, port]) => Number(port)), [...mine, ...theirs]);
+  }
+  assert.deepEqual(readdirSync(rig.prefix).filter(name => name.startsWith('.')), []);
 });
 
 /** A port that nginx cannot have: `nginx -t` passes and the reload fails. */
@@ -110,6 +136,6 @@ test('the way back after a switch keeps what was written meanwhile; putting back
   putUpstreamBack(config, old);
   assert.equal(now(), FOREIGN + before);
   writeFileSync(rig.conf, after.replace('upstream myweb', 'upstream other'));
-  assert.throws(() => putUpstreamBack(config, old), refusedWith('STATE_UNCERTAIN', /cannot be put back: .* has `upstream myweb`/));
+  assert.throws(() => putUpstreamBack(config, old), refusedWith('STATE_UNCERTAIN', /cannot be put back: .*`upstream myweb` stands neither/));
   assert.equal(existsSync(join(rig.prefix, '.nginx.conf.site.osyw-new')), false);
 });

@@ -67,6 +67,9 @@ describe('refused, with the line', () => {
   ] as const) {
     test(situation, () => assert.throws(() => read(text), (error: unknown) => error instanceof ConfigSyntaxError && error.message === says));
   }
+  test('what would exhaust the stack', () => {
+    for (const text of [`a "${'\\ab'.repeat(4e6)}`, `a ${'\\a$'.repeat(4e6)};`, `a_by_lua_block { "${'\\a'.repeat(4e6)}`, 'a {'.repeat(100_000)]) assert.throws(() => read(text), ConfigSyntaxError);
+  });
   test('one byte less is read', () => {
     assert.equal(read(`a ${'x'.repeat(4095)} "${'x'.repeat(4094)}";#${'x'.repeat(4094)}\n`).length, 1);
   });

@@ -107,7 +107,7 @@ describe('what others change', () => {
 
 describe('refused, with the reason and the lines to write instead', () => {
   for (const [situation, before, says] of [
-    ['no such upstream', 'events {} http { upstream other { server 127.0.0.1:1; } }', /has `upstream myweb`/],
+    ['no such upstream', 'events {} http { upstream other { server 127.0.0.1:1; } }', /`upstream myweb` stands neither in it nor in/],
     ['two of them', 'upstream myweb { server 127.0.0.1:1; }\nupstream "myweb" { server 127.0.0.1:1; }', /has `upstream myweb` twice, in lines 1 and 2/],
     ['an include in it', 'upstream myweb {\n include servers.conf;\n}', /line 2: with `include`/],
     ['Lua decides', 'upstream myweb {\n server 127.0.0.1:1;\n balancer_by_lua_block { x = "}" } }', /line 3: with `balancer_by_lua_block`/],
