@@ -48,7 +48,7 @@ async function look(context: Context, config: Config, state: State, wanted: stri
     return {...common, outcome: 'unchanged', release: null, build: [], changed: null, ports: portsOf(serving), nginx: {file: upstreamText(config).file(), diff: '', test: null, untested: 'nothing would be switched'}, stops: []};
   }
   const ports = await leasePorts(config, state, tools);
-  const [changed, nginx] = await Promise.all([changedSince(config, state, revision, context.signal), planSwitch(config, ports)]);
+  const [changed, nginx] = await Promise.all([changedSince(config, state, revision, context.signal), planSwitch(config, ports, context.signal)]);
   return {...common, outcome: 'deployed', ...planRelease(config, state, tools), changed, ports, nginx, stops: serving === null ? [] : living(serving.workers, tools)};
 }
 
@@ -73,7 +73,7 @@ async function changedSince(config: Config, {serving}: State, revision: string, 
 }
 
 /** The file as it would be, and what nginx would say of it. */
-async function planSwitch(config: Config, ports: readonly number[]): Promise<ShownPlan['nginx']> {
+async function planSwitch(config: Config, ports: readonly number[], signal: AbortSignal): Promise<ShownPlan['nginx']> {
   const {nginx} = config;
   const text = upstreamText(config);
   let shown = {file: nginx.file, diff: ''};
@@ -84,7 +84,7 @@ async function planSwitch(config: Config, ports: readonly number[]): Promise<Sho
     const before = readUpstream(file);
     const bytes = text.render(before, ports);
     shown = {file, diff: unifiedDiff(before?.toString('utf8') ?? '', bytes.toString('utf8'), file)};
-    return {...shown, ...asShown(await testInShadow(await findMaster(nginx), nginx, file, bytes))};
+    return {...shown, ...asShown(await testInShadow(await findMaster(nginx), nginx, file, bytes, signal))};
   } catch (error) {
     if (!(error instanceof DeployError)) throw error;
     return {...shown, test: {ok: false, output: `${error.message}\n${error.hint}`}, untested: null};

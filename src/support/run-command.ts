@@ -12,7 +12,7 @@ export interface RunOptions {
   /** The child's whole environment; nothing is inherited. */
   readonly env: Readonly<Record<string, string>>;
   /** Given to standard input, then closed. For passwords, which never stand in an argument. */
-  readonly input?: string;
+  readonly input?: string | Buffer;
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
   /** Called for each line of either stream; the streams are then not kept. A line longer than 64 KB comes in pieces. */

@@ -55,8 +55,9 @@ exec "$@"`;
  * Tests nginx's whole configuration with `bytes` in `live`, there or not, and leaves no trace of it on the disk: in a mount namespace of its
  * own, which root has for the asking and others where the system lets them. What cannot be kept in there: it binds, for a moment, what
  * it should listen on and does not yet, and asks for the names in the configuration; without root it also opens its logs and pid file.
+ * Errors: the signal's reason.
  */
-export async function testInShadow(master: Pick<NginxMaster, 'binary' | 'args'>, nginx: NginxConfig, live: string, bytes: Buffer): Promise<ShadowTest> {
+export async function testInShadow(master: Pick<NginxMaster, 'binary' | 'args'>, nginx: NginxConfig, live: string, bytes: Buffer, signal: AbortSignal): Promise<ShadowTest> {
   const test = testCommand(master, nginx);
   // Such a name would mean something else in the words of an overlay.
   if (/[,:\\\n]/.test(dirname(live))) return {untested: `${live} has a name that no overlay takes`};
@@ -71,12 +72,13 @@ export async function testInShadow(master: Pick<NginxMaster, 'binary' | 'args'>,
     const attempts = process.getuid?.() === 0 ? [ofAll(place, live, test), ofOne(['unshare', '--mount', '--propagation', 'private'], place, live, test)] : [ofOne(['unshare', '--user', '--map-root-user', '--mount'], place, live, asOneself(test))];
     let why = '';
     for (const command of attempts) {
-      const {exitCode, stdout, stderr, spawnError, timedOut} = await runCommand(command, {env: {PATH: SYSTEM_PATH, LC_ALL: 'C.UTF-8'}, cwd: '/', timeoutMs: TEST_TIMEOUT_MS, input: bytes.toString('utf8')});
+      const {exitCode, stdout, stderr, spawnError, timedOut} = await runCommand(command, {env: {PATH: SYSTEM_PATH, LC_ALL: 'C.UTF-8'}, cwd: '/', timeoutMs: TEST_TIMEOUT_MS, input: bytes, signal});
       if (timedOut) return {untested: `no answer within ${TEST_TIMEOUT_MS / 1000} s`};
       if (!stdout.startsWith(STANDS)) {
         why = `no private mount namespace can be had: ${spawnError ?? (stderr.trim().split('\n').at(-1) || `it ended with ${exitCode ?? 'a signal'}`)}`;
         continue;
       }
+      if (exitCode === undefined) return {untested: 'nginx was ended by a signal'};
       const output = stderr.trim();
       if (exitCode !== 0 && /\(30: Read-only file system\)/.test(output)) return {untested: `nginx writes where no shadow can be had: ${output}`};
       if (exitCode !== 0) return {ok: false, output: `${output}${faultIn(output, live)}`};
