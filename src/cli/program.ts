@@ -64,6 +64,9 @@ export async function runProgram(words: readonly string[], world: World): Promis
   program.commandsGroup('Look:');
   add(program, 'status', 'what serves now (exit 0 running, 1 dead, 3 not running, 4 unknown)', async (context, options) => options['watch'] === true ? (await import('./live-status.ts')).liveStatus(context) : (await import('./status.ts')).status(context))
     .option('--watch', 'keep it current, until it is interrupted');
+  add(program, 'check', 'run the health check once against what serves (exit 0 all good, 8 not, or nothing serves)', async (context, options) => (await import('./check.ts')).check(context, options))
+    .addOption(new Option('--port <port>', 'against whatever listens on this port of workers.host instead').argParser(port))
+    .addHelpText('after', CHECK_HELP);
   add(program, 'history', 'what was deployed, by whom, how it went', async (context, options) => (await import('./history.ts')).history(context, {limit: options['limit'] as number | undefined, follow: options['follow'] === true}))
     .addOption(new Option('--limit <n>', 'the newest n only').argParser(count))
     .option('--follow', 'newest last, and go on with what comes');
@@ -125,6 +128,10 @@ Exit codes answer "what is serving now?": 0 the new release (or the same, unchan
 1 to 9 and 13 the old one; 10 the new one, something old is left to stop;
 11 the old one again; 12 look before you touch.`;
 
+const CHECK_HELP = `
+It says what each worker answered and how long it took, and asks through nginx where \`nginx.probe\` is set. What is not good comes with
+what most likely has to change. With --port it helps to write the \`check\` section: start the program by hand, and check its port.`;
+
 const SERVICE_HELP = `
 Written are /etc/systemd/system/osyw-deploy-APP.service (with --sysv /etc/init.d/osyw-deploy-APP),
 /etc/logrotate.d/osyw-deploy-APP and, where something must be below /run, /etc/tmpfiles.d/osyw-deploy-APP.conf.
@@ -152,6 +159,11 @@ function withRoot(command: Command): Command {
 
 function withRepository(command: Command): Command {
   return command.option('--repository <path>', 'the repository on this machine (default: where the configuration says the code comes from)');
+}
+
+function port(text: string): number {
+  if (!/^[1-9]\d{0,4}$/.test(text) || Number(text) > 65_535) throw new InvalidArgumentError('It must be a port, from 1 to 65535.');
+  return Number(text);
 }
 
 function count(text: string): number {

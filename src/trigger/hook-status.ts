@@ -56,6 +56,16 @@ export async function hookStatus(repository: HookedRepository, template: string,
   };
 }
 
+/** As much as is known without trying anything; `another`: the hook serves other applications, and not this one. */
+export function hookAtAGlance(repository: HookedRepository, template: string, wanted: HookedApplication): {readonly state: HookState | 'another'; readonly problems: readonly string[]} {
+  const problems: string[] = [];
+  const looks = lookAtHooks(repository, template);
+  const states = looks.map(hook => stateOf(hook, wanted, problems).state);
+  const serves = looks.some(({text}) => text.kind === 'ours' && !text.applications.some(one => sameApplication(one, wanted)));
+  const worst = states.find(state => state !== 'installed') ?? 'installed';
+  return {state: worst === 'not_installed' && serves ? 'another' : worst, problems};
+}
+
 /** The state of one file, and the application's line in it. */
 function stateOf({file, before, text, executable}: HookFile, wanted: HookedApplication, problems: string[]): {file: string; state: HookState; before: string | null; line?: HookedApplication} {
   const kept = lstatIfThere(before) !== undefined;

@@ -116,7 +116,7 @@ export function titleOf(pid: number): NginxChild['title'] | undefined {
 }
 
 /** A test of the whole configuration as the running master would read it, or one that is started; `-T` also prints every file that it reads. */
-export function testCommand(master: NginxMaster | undefined, nginx: NginxPlace): Command {
+export function testCommand(master: Pick<NginxMaster, 'binary' | 'args'> | undefined, nginx: NginxPlace): Command {
   const args = master === undefined || master.args.length === 0 ? mainArgs(nginx) : master.args;
   return {file: master?.binary ?? nginx.binary, args: ['-T', '-q', ...args]};
 }
