@@ -73,6 +73,8 @@ export async function runProgram(words: readonly string[], world: World): Promis
   add(program, 'logs', "the workers' output", async (context, options) => (await import('./logs.ts')).logs(context, {lines: options['lines'] as number, follow: options['follow'] === true}))
     .addOption(new Option('--lines <n>', 'the last n of each worker').default(20).argParser(count))
     .option('--follow', 'go on with what comes');
+  add(program, 'doctor', 'check the machine and the configuration for every known trap (exit 0 no problem, 1 a problem)', async context => (await import('./doctor.ts')).doctor(context))
+    .addHelpText('after', DOCTOR_HELP);
   const config = program.command('config').summary('check or show the configuration').description('Check or show the configuration.');
   add(config, 'check', 'say whether the configuration is valid; touch nothing', async context => (await import('./config.ts')).configCheck(context));
   add(config, 'show', 'print the effective configuration, defaults filled in', async context => (await import('./config.ts')).configShow(context));
@@ -118,6 +120,7 @@ export async function runProgram(words: readonly string[], world: World): Promis
 const HELP_AFTER = `
 A first deploy:
   osyw-deploy init         write osyw-deploy.yaml, then look it through
+  osyw-deploy doctor       see what may go wrong here, and how to mend it
   osyw-deploy plan         see what would happen
   osyw-deploy now          let it happen
 
@@ -131,6 +134,12 @@ Exit codes answer "what is serving now?": 0 the new release (or the same, unchan
 const CHECK_HELP = `
 It says what each worker answered and how long it took, and asks through nginx where \`nginx.probe\` is set. What is not good comes with
 what most likely has to change. With --port it helps to write the \`check\` section: start the program by hand, and check its port.`;
+
+const DOCTOR_HELP = `
+Each finding says what was seen, what it means, and the command or line that mends it; nothing is changed.
+A problem loses requests, fails a deploy or leaks a secret: exit 1. Warnings and notes alone: exit 0.
+--verbose also shows what is fine, --quiet problems alone. Without a usable configuration, which is a problem,
+the machine alone is looked at. As root everything is tried as the account that deploys; another account sees less.`;
 
 const SERVICE_HELP = `
 Written are /etc/systemd/system/osyw-deploy-APP.service (with --sysv /etc/init.d/osyw-deploy-APP),

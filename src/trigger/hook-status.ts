@@ -156,7 +156,7 @@ function committers({data}: HookedRepository): Identity[] {
 }
 
 /** As the account itself where we can become it, else by the modes of all that leads there. */
-async function mayUse(account: Identity, path: string, right: 'r' | 'w' | 'x', signal: AbortSignal): Promise<boolean> {
+export async function mayUse(account: Identity, path: string, right: 'r' | 'w' | 'x', signal: AbortSignal): Promise<boolean> {
   if (account.uid === process.getuid?.()) {
     return allowed(() => {
       accessSync(path, {r: constants.R_OK, w: constants.W_OK, x: constants.X_OK}[right]);
@@ -180,7 +180,7 @@ async function mayStart(account: Identity, deployer: Identity, command: readonly
 }
 
 /** With its groups, and otherwise free: `support/as-user.ts` would forbid sudo its rights. */
-function under({uid, gid}: Identity, {file, args}: Command): Command {
+export function under({uid, gid}: Identity, {file, args}: Command): Command {
   const groups = accountOf(uid) === undefined ? '--clear-groups' : '--init-groups';
   return {file: '/usr/bin/setpriv', args: ['--reuid', String(uid), '--regid', String(gid), groups, '--', file, ...args]};
 }
@@ -206,8 +206,23 @@ function whyNot(account: Identity, deployer: Identity, command: readonly string[
   return `${what}. To let it, put this line into a file in /etc/sudoers.d (with \`visudo -f\`):\n  ${sudoersLine(account, deployer, command)}`;
 }
 
+/** The line for /etc/sudoers that a problem ends with; undefined where it has none. */
+export function sudoersIn(problem: string): string | undefined {
+  return /\n {2}(\S.*)$/s.exec(problem)?.[1];
+}
+
+/** Whether a problem keeps nobody from filing a request: it is only deployed later than it could be. */
+export function onlyDelays(problem: string): boolean {
+  return problem.includes('commits and may not start the deploy');
+}
+
+/** Whether a problem is that the hook is not what an install would write now: it works all the same. */
+export function isOutdated(problem: string): boolean {
+  return /^\S.* (?:has another .* than the configuration and this command have now|was written by another version): /.test(problem);
+}
+
 /** A line for /etc/sudoers: in a command some characters have a meaning there. */
-function sudoersLine(account: Identity, deployer: Identity, command: readonly string[]): string {
+export function sudoersLine(account: Identity, deployer: Identity, command: readonly string[]): string {
   const name = ({uid}: Identity) => accountOf(uid)?.name ?? `\\#${uid}`;
   return `${name(account)} ALL=(${name(deployer)}) NOPASSWD: ${command.map(word => word.replace(/[,:=#\\*?[\]!"]/g, '\\$&')).join(' ')}`;
 }

@@ -159,7 +159,7 @@ describe('a valid configuration', () => {
       },
       drain: {quietMs: 60_000, deadlineMs: 300_000},
       hook: {wait: true, waitTimeoutMs: 120_000, supersede: true},
-      watch: {pollMs: 60_000, settleMs: 500, edits: false, checkMs: 20_000, webhook: {
+      watch: {pollMs: 60_000, settleMs: 500, edits: false, checkMs: 30_000, webhook: {
         listen: {unix: '/run/osyw-deploy/osyw/webhook.sock', mode: 0o660, group: groupName(process.getgid?.() ?? 0)}, path: '/hook',
         secretFile: join(directory, 'webhook'), maxBodyBytes: 512 * 1024, rate: {count: 30, perMs: 60_000},
       }},
@@ -194,7 +194,7 @@ describe('a valid configuration', () => {
       },
       drain: {quietMs: 60_000, deadlineMs: 300_000},
       hook: {wait: false, waitTimeoutMs: 300_000, supersede: false},
-      watch: {pollMs: 60_000, settleMs: 500, edits: false, checkMs: 20_000, webhook: undefined},
+      watch: {pollMs: 60_000, settleMs: 500, edits: false, checkMs: 30_000, webhook: undefined},
       stateDir,
       runDir: root ? '/run/osyw-deploy/shop' : `${stateDir}/run`,
     });
