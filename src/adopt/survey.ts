@@ -1,6 +1,6 @@
 import {realpathSync} from 'node:fs';
 import type {Config} from '../config/config.ts';
-import {freePorts, listeningPorts} from '../config/look-around.ts';
+import {freePorts, listeningPorts, reservedPorts} from '../config/look-around.ts';
 import {parseConfig} from '../config/load-config.ts';
 import {DeployError} from '../errors.ts';
 import {fileWithUpstream} from '../nginx/file-with-upstream.ts';
@@ -69,7 +69,7 @@ export async function survey(options: AdoptOptions, config: Config | undefined, 
 export async function proposeAdopted(found: Survey, {app, stateDir, file, env, signal}: {app: string | undefined; stateDir: string | undefined; file: string; env: NodeJS.ProcessEnv; signal: AbortSignal}): Promise<{text: string; config: Config}> {
   const {upstream: {ports: present}, workers: [worker], command = []} = found;
   if (worker === undefined) throw new DeployError('USAGE', 'there is no worker');
-  const taken = listeningPorts();
+  const taken = new Set([...listeningPorts(), ...reservedPorts()]);
   const proposal = {
     ...found, app, stateDir, command,
     subdirectory: subdirectoryOf(worker, found.code),

@@ -103,7 +103,7 @@ export function listeningPorts(): Set<number> {
 }
 
 /** What other applications have for their workers, whether these run at the moment or not. */
-function reservedPorts(): number[] {
+export function reservedPorts(): number[] {
   return namesIn('/etc/osyw-deploy').filter(name => name.endsWith('.yaml')).flatMap(name => {
     const [, first, last] = /^\s*(?:workers:.*)?\bports:\s*["']?(\d+)-(\d+)/m.exec(readOrEmpty(join('/etc/osyw-deploy', name))) ?? [];
     return first === undefined ? [] : Array.from({length: Math.min(Number(last) - Number(first) + 1, 65_535)}, (_, i) => Number(first) + i);

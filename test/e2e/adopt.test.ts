@@ -426,4 +426,5 @@ test('stop ends the adopted workers, start brings them back from the working cop
   assert.deepEqual(processesOf(site.workingCopy).filter(({pid}) => serving?.workers.some(worker => worker.pid === pid)).length, 3, 'they run in the working copy');
   await deployed(site);
   await settled(site, '1', '000002');
+  assert.equal((await site.run(['rollback'])).exit, 2, 'that it was started again gives it no tree to go back to');
 });
