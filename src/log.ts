@@ -3,6 +3,8 @@ import {join} from 'node:path';
 
 export interface Log {
   info(entry: object): void;
+  /** From here on into the file of that name, as after it was renamed. */
+  reopen(): void;
 }
 
 /** What is waited for is looked at up to a hundred times a second; one line a second tells it as well, and a drain may take hours. */
@@ -26,15 +28,17 @@ export function openLog(stateDir: string): Log {
 function makeLog(stateDir: string): Log {
   const first: object[] = [];
   let write = (entry: object): void => void first.push(entry);
-  setTimeout(() => void openPino(stateDir).then(info => {
-    write = info;
-    first.forEach(info);
+  let reopen = (): void => undefined;
+  setTimeout(() => void openPino(stateDir).then(opened => {
+    ({info: write, reopen} = opened);
+    first.forEach(write);
   }), LOADED_AFTER_MS);
   const isRepeated = noteRepetition();
   return {
     info: entry => {
       if (!isRepeated(entry)) write(entry);
     },
+    reopen: () => reopen(),
   };
 }
 
@@ -52,7 +56,7 @@ function noteRepetition(): (entry: object) => boolean {
   };
 }
 
-async function openPino(stateDir: string): Promise<(entry: object) => void> {
+async function openPino(stateDir: string): Promise<Log> {
   const {pino} = await import('pino');
   const directory = join(stateDir, 'log');
   try {
@@ -61,8 +65,8 @@ async function openPino(stateDir: string): Promise<(entry: object) => void> {
     // A log that cannot be written, on a full disk for one, must not fail the deploy that it tells of.
     destination.on('error', () => undefined);
     const logger = pino({base: {pid: process.pid}, timestamp: pino.stdTimeFunctions.isoTime}, destination);
-    return entry => logger.info(entry);
+    return {info: entry => logger.info(entry), reopen: () => destination.reopen()};
   } catch {
-    return () => undefined;
+    return {info: () => undefined, reopen: () => undefined};
   }
 }

@@ -25,6 +25,7 @@ const TOOLS = [
   // For tests that are root's alone.
   {is: 'sudo', has: () => process.getuid() !== 0 || found('sudo')(), from: 'sudo'},
   {is: 'systemd', has: () => process.getuid() !== 0 || existsSync('/lib/systemd/systemd'), from: 'systemd'},
+  {is: 'lsof', has: found('lsof'), from: 'lsof'},
   {is: 'logrotate', has: found('logrotate'), from: 'logrotate'},
   {is: 'busybox', has: found('busybox'), from: 'busybox'},
   {is: 'gevent for /usr/bin/python3', has: () => python('gevent'), from: 'python3-gevent'},

@@ -1,4 +1,5 @@
 import type {Config} from '../config/config.ts';
+import {configPlace} from '../config/find-config.ts';
 import {loadConfig} from '../config/load-config.ts';
 import {openRenderer, type Renderer, type Verbosity} from './renderer.ts';
 import type {Reviving} from '../watch/reviving.ts';
@@ -30,6 +31,10 @@ export interface Context extends Verbosity {
   onHangup(listener: () => void): void;
   /** What `hook install` writes, before the applications are in it. */
   readonly hookScript: string;
+  /** Where the configuration is; where there is none, where a new one goes. */
+  configFile(): {readonly file: string; readonly there: boolean};
+  /** The application that is meant, where it was named. */
+  readonly app: string | undefined;
   /** Read once; later calls give the same. */
   loadConfig(): Config;
   loadConfigAgain(): Config;
@@ -38,16 +43,19 @@ export interface Context extends Verbosity {
 
 export function makeContext(options: GlobalOptions, world: {output: Output; env: NodeJS.ProcessEnv; cwd: string; signal: AbortSignal; onHangup: Context['onHangup']; hookScript: string}): Context {
   const verbosity = {json: options.json === true, quiet: options.quiet === true, verbose: options.verbose === true};
-  const load = () => loadConfig({
+  const place = {
     ...(options.config === undefined ? {} : {configFlag: options.config}),
     ...(options.app === undefined ? {} : {appFlag: options.app}),
     env: world.env,
     cwd: world.cwd,
-  });
+  };
+  const load = () => loadConfig(place);
   let config: Config | undefined;
   return {
     ...world,
     ...verbosity,
+    app: options.app,
+    configFile: () => configPlace(place),
     loadConfig: () => config ??= load(),
     loadConfigAgain: () => config = load(),
     renderer: () => openRenderer(world.output, verbosity),

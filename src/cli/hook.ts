@@ -1,11 +1,12 @@
 import {realpathSync} from 'node:fs';
 import {basename, resolve} from 'node:path';
 import type {Config} from '../config/config.ts';
+import {DeployError, errnoOf, messageOf} from '../errors.ts';
 import {octal} from '../support/octal.ts';
 import {plainText} from '../support/plain-text.ts';
 import {findRepository, type HookedRepository} from '../trigger/find-repository.ts';
 import type {HookedApplication} from '../trigger/hook-script.ts';
-import {hookStatus as lookAtHook, type HookState, type HookStatus} from '../trigger/hook-status.ts';
+import {hookAtAGlance, hookStatus as lookAtHook, type HookState, type HookStatus} from '../trigger/hook-status.ts';
 import {hookedApplication, installHooks, mayInstall, removeSpool, uninstallHooks} from '../trigger/install-hook.ts';
 import {forgetOptions, rememberedOptions, rememberOptions, type InstallOptions} from '../trigger/install-options.ts';
 import {spoolPath} from '../trigger/request-spool.ts';
@@ -81,6 +82,19 @@ export async function hookStatus(context: Context, given: HookOptions): Promise<
   return status.problems.length === 0 ? 0 : 1;
 }
 
+/** The hook in a word, for a plan; `unknown` where the repository is not on this machine, or cannot be told. Changes nothing and tries nothing. */
+export async function glanceAtHook(context: Context, config: Config): Promise<{readonly state: HookState | 'another' | 'unknown'; readonly repository: string | null; readonly problems: readonly string[]}> {
+  try {
+    const repository = await find(config, context, rememberedOptions(config.stateDir));
+    return {repository: repository.path, ...hookAtAGlance(repository, context.hookScript, lineOf(config, '077'))};
+  } catch (error) {
+    context.signal.throwIfAborted();
+    // What the system refuses us, or a repository elsewhere: a plan goes on without.
+    if (!(error instanceof DeployError) && errnoOf(error) === undefined) throw error;
+    return {state: 'unknown', repository: null, problems: [messageOf(error)]};
+  }
+}
+
 /** `--group` and `--anyone` exclude each other, so one that is told now puts out the other. */
 function withRemembered({stateDir}: Config, {cwd}: Context, {repository, group, anyone}: HookOptions): InstallOptions {
   const before = rememberedOptions(stateDir);
@@ -102,7 +116,7 @@ function shownRepository({kind, path}: HookedRepository): {kind: string; path: s
   return {kind, path};
 }
 
-const STATES: Readonly<Record<HookState, string>> = {
+export const STATES: Readonly<Record<HookState, string>> = {
   installed: 'installed',
   not_installed: 'not installed',
   changed: 'changed by hand',

@@ -1,14 +1,17 @@
 import {closeSync, constants, openSync, writeSync} from 'node:fs';
 import {join} from 'node:path';
 import {lookAround} from '../config/look-around.ts';
-import {proposeConfig} from '../config/propose-config.ts';
+import {proposeConfig, remarksOn} from '../config/propose-config.ts';
 import {DeployError, errnoOf} from '../errors.ts';
+import {plainText} from '../support/plain-text.ts';
 import type {Context} from './context.ts';
 
 /** `osyw-deploy init`: writes a commented `osyw-deploy.yaml` for what it finds here; never over one that is there. */
-export async function init({cwd, env, output, json}: Context): Promise<number> {
+export async function init({cwd, env, output, json, quiet}: Context): Promise<number> {
   const path = join(cwd, 'osyw-deploy.yaml');
-  const text = proposeConfig(await lookAround(cwd, env));
+  const findings = await lookAround(cwd, env);
+  const {adopt, look} = remarksOn(findings);
+  const text = proposeConfig(findings);
   try {
     const fd = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o644);
     writeSync(fd, text);
@@ -17,6 +20,15 @@ export async function init({cwd, env, output, json}: Context): Promise<number> {
     if (errnoOf(error) === 'EEXIST') throw new DeployError('USAGE', `${path} is there already and is never overwritten`, {hint: 'Move it away to have a new one proposed.'});
     throw new DeployError('USAGE', `cannot write ${path}: ${error instanceof Error ? error.message : String(error)}`, {hint: 'Run `osyw-deploy init` in a directory that this account may write.'});
   }
-  output.out(json ? `${JSON.stringify({file: path})}\n` : `wrote ${path}\nLook it through, then: osyw-deploy plan, and osyw-deploy now.\n`);
+  if (json) output.out(`${JSON.stringify({file: path, look, adopt: adopt ?? null})}\n`);
+  else if (!quiet) {
+    output.out([
+      `wrote ${path}`,
+      ...(adopt === undefined ? [] : [adopt]),
+      ...look.map(text => `  - ${text}`),
+      'Look it through, then: osyw-deploy plan, and osyw-deploy now.',
+      '',
+    ].map(plainText).join('\n'));
+  }
   return 0;
 }

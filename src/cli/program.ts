@@ -40,6 +40,13 @@ export async function runProgram(words: readonly string[], world: World): Promis
 
   program.commandsGroup('Deploy:');
   add(program, 'init', 'look around and write a commented osyw-deploy.yaml', async context => (await import('./init.ts')).init(context));
+  add(program, 'adopt', 'take over workers and an upstream that were set up by hand', async (context, options) => (await import('./adopt.ts')).adopt(context, options))
+    .option('--upstream <name>', 'the upstream of the running nginx (default: the only one with servers on this machine)')
+    .option('--nginx <file>', 'the main file of the nginx that is meant, where several run')
+    .option('--working-copy <directory>', 'where the code is, where the processes do not show it')
+    .option('--pid-file <path>', 'the pid files of the old script, e.g. /var/run/osyw_{port}.pid: shown, and proof of nothing')
+    .option('--state-dir <directory>', 'the state_dir of the configuration that is written')
+    .option('--dry-run', 'show what was found and what would be written; change nothing');
   add(program, 'plan', 'show what `now` would do; change nothing', async (context, options) => (await import('./plan.ts')).plan(context, options))
     .option('--revision <revision>', 'this revision instead of the newest');
   withWait(add(program, 'now', 'deploy the newest revision', async (context, options) => options['requested'] === true
@@ -57,12 +64,17 @@ export async function runProgram(words: readonly string[], world: World): Promis
   program.commandsGroup('Look:');
   add(program, 'status', 'what serves now (exit 0 running, 1 dead, 3 not running, 4 unknown)', async (context, options) => options['watch'] === true ? (await import('./live-status.ts')).liveStatus(context) : (await import('./status.ts')).status(context))
     .option('--watch', 'keep it current, until it is interrupted');
+  add(program, 'check', 'run the health check once against what serves (exit 0 all good, 8 not, or nothing serves)', async (context, options) => (await import('./check.ts')).check(context, options))
+    .addOption(new Option('--port <port>', 'against whatever listens on this port of workers.host instead').argParser(port))
+    .addHelpText('after', CHECK_HELP);
   add(program, 'history', 'what was deployed, by whom, how it went', async (context, options) => (await import('./history.ts')).history(context, {limit: options['limit'] as number | undefined, follow: options['follow'] === true}))
     .addOption(new Option('--limit <n>', 'the newest n only').argParser(count))
     .option('--follow', 'newest last, and go on with what comes');
   add(program, 'logs', "the workers' output", async (context, options) => (await import('./logs.ts')).logs(context, {lines: options['lines'] as number, follow: options['follow'] === true}))
     .addOption(new Option('--lines <n>', 'the last n of each worker').default(20).argParser(count))
     .option('--follow', 'go on with what comes');
+  add(program, 'doctor', 'check the machine and the configuration for every known trap (exit 0 no problem, 1 a problem)', async context => (await import('./doctor.ts')).doctor(context))
+    .addHelpText('after', DOCTOR_HELP);
   const config = program.command('config').summary('check or show the configuration').description('Check or show the configuration.');
   add(config, 'check', 'say whether the configuration is valid; touch nothing', async context => (await import('./config.ts')).configCheck(context));
   add(config, 'show', 'print the effective configuration, defaults filled in', async context => (await import('./config.ts')).configShow(context));
@@ -108,6 +120,7 @@ export async function runProgram(words: readonly string[], world: World): Promis
 const HELP_AFTER = `
 A first deploy:
   osyw-deploy init         write osyw-deploy.yaml, then look it through
+  osyw-deploy doctor       see what may go wrong here, and how to mend it
   osyw-deploy plan         see what would happen
   osyw-deploy now          let it happen
 
@@ -117,6 +130,16 @@ Then, on the machine of the repository:
 Exit codes answer "what is serving now?": 0 the new release (or the same, unchanged);
 1 to 9 and 13 the old one; 10 the new one, something old is left to stop;
 11 the old one again; 12 look before you touch.`;
+
+const CHECK_HELP = `
+It says what each worker answered and how long it took, and asks through nginx where \`nginx.probe\` is set. What is not good comes with
+what most likely has to change. With --port it helps to write the \`check\` section: start the program by hand, and check its port.`;
+
+const DOCTOR_HELP = `
+Each finding says what was seen, what it means, and the command or line that mends it; nothing is changed.
+A problem loses requests, fails a deploy or leaks a secret: exit 1. Warnings and notes alone: exit 0.
+--verbose also shows what is fine, --quiet problems alone. Without a usable configuration, which is a problem,
+the machine alone is looked at. As root everything is tried as the account that deploys; another account sees less.`;
 
 const SERVICE_HELP = `
 Written are /etc/systemd/system/osyw-deploy-APP.service (with --sysv /etc/init.d/osyw-deploy-APP),
@@ -145,6 +168,11 @@ function withRoot(command: Command): Command {
 
 function withRepository(command: Command): Command {
   return command.option('--repository <path>', 'the repository on this machine (default: where the configuration says the code comes from)');
+}
+
+function port(text: string): number {
+  if (!/^[1-9]\d{0,4}$/.test(text) || Number(text) > 65_535) throw new InvalidArgumentError('It must be a port, from 1 to 65535.');
+  return Number(text);
 }
 
 function count(text: string): number {

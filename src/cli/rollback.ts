@@ -27,6 +27,10 @@ export function chooseRelease(state: State, to: string | undefined): Release {
   const wanted = /^\d{1,6}$/.test(to) ? to.padStart(6, '0') : undefined;
   const found = state.served.find(({id}) => id === wanted);
   if (found === undefined) throw new DeployError('USAGE', `there is no release ${JSON.stringify(to)} that served`, {hint: `Releases that served and are still there: ${offered}.`});
+  if (found.adopted === true) {
+    throw new DeployError('USAGE', `release ${found.id} was set up by hand and adopted: it ran in the working copy and has no tree of its own to go back to`,
+      {hint: `\`osyw-deploy now --revision ${found.revision}\` makes a release of its revision.`});
+  }
   if (found.id === state.serving?.release.id) throw new DeployError('USAGE', `release ${found.id} serves already`, {hint: '`osyw-deploy restart` gives it fresh workers.'});
   return found;
 }

@@ -80,7 +80,7 @@ async function stateOf(worker: Worker, {process, restarting}: Standing, release:
 }
 
 /** The journal's open deploy: at hand as long as whoever holds the lock lives, else killed, and not settled yet. */
-function openDeploy(stateDir: string): {deploy: ShownDeploy | null; interrupted: ShownDeploy | null; filed: readonly FiledRequest[]} {
+export function openDeploy(stateDir: string): {deploy: ShownDeploy | null; interrupted: ShownDeploy | null; filed: readonly FiledRequest[]} {
   const entries = readJournal(stateDir);
   const open = unfinished(entries);
   if (open === undefined) return {deploy: null, interrupted: null, filed: []};

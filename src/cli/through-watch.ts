@@ -14,9 +14,9 @@ const CONNECT_TIMEOUT_MS = 1000;
  */
 export async function throughWatch(context: Context, command: string, options: Record<string, unknown>): Promise<number | undefined> {
   const config = configOf(context);
-  if (config === undefined || !existsSync(controlPath(config.runDir))) return undefined;
+  if (config === undefined || !existsSync(controlPath(config))) return undefined;
   const asked: ControlRequest = {command, options, requestedBy: requester(context), config: configStamp(config.file)};
-  const answer = await ask(controlPath(config.runDir), JSON.stringify(asked));
+  const answer = await ask(controlPath(config), JSON.stringify(asked));
   if (answer === undefined) return undefined;
   const letGo = () => answer.destroy();
   context.signal.addEventListener('abort', letGo, {once: true});

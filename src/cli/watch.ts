@@ -1,74 +1,60 @@
-import {mkdirSync, statSync} from 'node:fs';
+import {mkdirSync} from 'node:fs';
 import {join} from 'node:path';
 import {setTimeout as delay} from 'node:timers/promises';
 import {isDeepStrictEqual} from 'node:util';
 import type {Config} from '../config/config.ts';
-import type {Deployed} from '../deploy/deploy.ts';
-import type {Worker} from '../deploy/deployment.ts';
-import type {DeployEvent, DeployResult, LookTrigger, Request} from '../deploy/events.ts';
-import {unfinished} from '../deploy/recover.ts';
-import {onTrialSince, rollbackTarget} from '../deploy/retention.ts';
+import type {DeployEvent, DeployResult} from '../deploy/events.ts';
 import {asFailure} from '../deploy/run.ts';
-import type {DeployTools} from '../deploy/tools.ts';
 import {DeployError} from '../errors.ts';
 import {openLog} from '../log.ts';
 import {deployLockPath, isLock, tryLock, waitForLock} from '../state/deploy-lock.ts';
 import {readDrains} from '../state/drains.ts';
-import {readJournal} from '../state/journal.ts';
-import {makeStateDir, refuseForeignState, type State} from '../state/state-file.ts';
-import {fileLook, isEmpty, spoolPath} from '../trigger/request-spool.ts';
+import {makeStateDir, refuseForeignState} from '../state/state-file.ts';
+import {plainText} from '../support/plain-text.ts';
+import {fileLook, spoolPath} from '../trigger/request-spool.ts';
 import {takeWaitingPlace} from '../trigger/waiting-place.ts';
 import {watchSpool} from '../trigger/watch-spool.ts';
-import {isWatchable, watchWorkingCopy} from '../trigger/watch-working-copy.ts';
-import {openControl, type ControlAnswer, type ControlLine, type ControlRequest} from '../watch/control-server.ts';
+import {A_SECOND, startBeat} from '../watch/beat.ts';
+import {openControl} from '../watch/control-server.ts';
+import {followWorkingCopy} from '../watch/follow-working-copy.ts';
 import {giveBackMemory} from '../watch/give-back-memory.ts';
 import {openNotify} from '../watch/notify.ts';
-import {openReviving} from '../watch/reviving.ts';
 import {startPoller} from '../watch/poller.ts';
-import {startSettling} from '../watch/settling.ts';
+import {openReviving} from '../watch/reviving.ts';
 import {supervise} from '../watch/supervisor.ts';
-import {wire} from '../wire.ts';
-import {plainText} from '../support/plain-text.ts';
+import {openWake} from '../watch/wake.ts';
 import {resolveAside} from '../working-copy/resolve-aside.ts';
 import type {Context} from './context.ts';
-import {deployForFiled} from './deploy-filed.ts';
 import {onlySettled} from './recover.ts';
-import type {Renderer} from './renderer.ts';
-import {configStamp} from './through-watch.ts';
-import {drainInBackground, failedResult, takeTurn, type Change} from './turn.ts';
+import {drainInBackground, failedResult, takeTurn} from './turn.ts';
+import {until} from './until.ts';
+import {answerClients} from './watch-clients.ts';
+import {watchWork} from './watch-work.ts';
+import {watchedConfig} from './watched-config.ts';
 
-/** What no event told of is found so late. */
-const LOOK_AGAIN_MS = 1000;
 const PLACE_POLL_MS = 100;
-/** Whose workers may still run. */
-const MOST_CONFIGURATIONS = 5;
+const LONGEST_PLACE_POLL_MS = 2000;
 /** A request that stands, for not even a revision was found, is not tried again at once. */
 const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 60_000;
-
-/** What supervision asks for, until a turn under the lock answers it. */
-interface Asked {
-  readonly replace: Map<string, Worker>;
-  rollBack: {readonly release: string; readonly reason: string} | undefined;
-}
 
 /**
  * `osyw-deploy watch`: deploys whatever is asked for, by hooks, by the working copy, by the repository, by clients of its control
  * socket, and keeps the workers of what serves alive. They live on when it ends; the next one takes them over.
  */
 export async function watch(context: Context): Promise<number> {
-  let config = context.loadConfig();
-  refuseForeignState(config.stateDir);
-  makeStateDir(config.stateDir);
-  const only = tryLock(join(config.stateDir, 'watching'), 'watch');
-  if (!isLock(only)) throw new DeployError('BUSY', `a watch of ${config.app} runs already: pid ${only.heldBy?.process?.pid ?? '?'}, since ${only.heldBy?.since ?? '?'}`);
+  const {app, stateDir} = context.loadConfig();
+  refuseForeignState(stateDir);
+  makeStateDir(stateDir);
+  const only = tryLock(join(stateDir, 'watching'), 'watch');
+  if (!isLock(only)) throw new DeployError('BUSY', `a watch of ${app} runs already: pid ${only.heldBy?.process?.pid ?? '?'}, since ${only.heldBy?.since ?? '?'}`);
   // It need not be there for a watch that polls; one that a hook's installation makes later is found by the look a second later.
-  mkdirSync(spoolPath(config.stateDir), {recursive: true, mode: 0o700});
+  mkdirSync(spoolPath(stateDir), {recursive: true, mode: 0o700});
 
   const over = new AbortController();
   const {signal} = over;
   const renderer = context.renderer();
-  const log = openLog(config.stateDir);
+  const log = openLog(stateDir);
   const report = (event: DeployEvent): void => {
     log.info(event);
     renderer.event(event);
@@ -78,48 +64,30 @@ export async function watch(context: Context): Promise<number> {
     log.info({event: 'note', text});
     if (!context.json && !context.quiet) context.output.out(`${plainText(text)}\n`);
   };
-  const notify = openNotify(context.env, say);
-  const asked: Asked = {replace: new Map(), rollBack: undefined};
-  const finishing = new Set<Promise<void>>();
-  const isInterrupted = journalLook();
-  let stamp = configStamp(config.file);
-  const wired = [wire(config, report)];
   let webhook: ReturnType<typeof listenForForges> = Promise.resolve(undefined);
+  const config = watchedConfig(context, {report, say, onChange: (fresh, before) => {
+    if (isDeepStrictEqual(fresh.watch.webhook, before.watch.webhook)) return;
+    webhook = webhook.then(async open => {
+      await open?.close();
+      return listenForForges(fresh, say);
+    }).catch((error: unknown) => {
+      say(asFailure(error).message);
+      return undefined;
+    });
+  }});
+  const notify = openNotify(context.env, say);
+  const work = watchWork(stateDir);
   const reviving = openReviving();
-  const woken = openWake();
-  const {wake} = woken;
+  const beat = startBeat();
+  const {wake, until: untilWoken} = openWake();
   let tellSettled = (): void => undefined;
   const settledAtStart = new Promise<void>(resolve => {
     tellSettled = resolve;
   });
 
-  const reload = (): void => {
-    try {
-      const fresh = context.loadConfigAgain();
-      const moved = (['app', 'stateDir', 'runDir'] as const).filter(key => fresh[key] !== config[key]);
-      if (moved.length > 0) throw new DeployError('CONFIG_INVALID', `${moved.map(key => ({app: 'app', stateDir: 'state_dir', runDir: 'run_dir'})[key]).join(' and ')} changed; that needs a new \`osyw-deploy watch\``);
-      if (!isDeepStrictEqual(fresh.watch.webhook, config.watch.webhook)) {
-        webhook = webhook.then(async open => {
-          await open?.close();
-          return listenForForges(fresh, say);
-        }).catch((error: unknown) => {
-          say(asFailure(error).message);
-          return undefined;
-        });
-      }
-      config = fresh;
-      wired.push(wire(config, report));
-      if (wired.length > MOST_CONFIGURATIONS) wired.shift();
-      stamp = configStamp(config.file);
-      say(`read ${config.file} again`);
-    } catch (error) {
-      const {code, message} = asFailure(error);
-      context.output.err(`${code}: ${message}\nThe configuration of before stays in force.\n`);
-      log.info({event: 'note', text: `${code}: ${message}; the configuration of before stays in force`});
-    }
-  };
-  const keep = (work: Promise<void>): void => {
-    const end = work.catch((error: unknown) => say(asFailure(error).message)).finally(() => {
+  const finishing = new Set<Promise<void>>();
+  const keep = (last: Promise<void>): void => {
+    const end = last.catch((error: unknown) => say(asFailure(error).message)).finally(() => {
       finishing.delete(end);
       giveBackMemory();
     });
@@ -132,16 +100,39 @@ export async function watch(context: Context): Promise<number> {
     }));
   };
 
+  let supervisor: ReturnType<typeof supervise> | undefined;
+  /** From here on what serves is looked after, and clients are answered. */
+  const begin = (): void => {
+    supervisor ??= supervise({
+      config: config.current, tools: config.toolsOf, reviving, beat, say, signal,
+      replace: worker => {
+        work.replace(worker);
+        wake();
+      },
+      rollBack: (release, reason) => {
+        work.rollBack(release, reason);
+        wake();
+      },
+    });
+    tellSettled();
+    // Also when something could not be brought back: nginx, which may wait for us, has other sites.
+    notify.ready();
+  };
+
   /** One turn under the lock. Returns how it ended; undefined when there was nothing to do after all. */
   const turn = async (first: boolean): Promise<DeployResult | undefined> => {
-    const lock = await waitForLock(deployLockPath(config.stateDir), 'watch', signal);
+    const path = deployLockPath(stateDir);
+    const free = tryLock(path, 'watch');
+    // Who deploys there settles what there is to settle, and may take long.
+    if (!isLock(free)) begin();
+    const lock = isLock(free) ? free : await waitForLock(path, 'watch', signal);
     const own = until(signal);
     let idle = false;
     try {
-      const done = await takeTurn(lock, {context: {output: context.output, signal: own.signal, letGo: signal, reviving}, config, renderer: {event: renderer.event, result: () => undefined}, wait: true, answers: true}, change => {
-        const work = workFor(change, asked, first, own.signal);
-        idle = work === undefined && change.recovered === undefined;
-        return work ?? Promise.resolve(onlySettled(change));
+      const done = await takeTurn(lock, {context: {output: context.output, signal: own.signal, letGo: signal, reviving}, config: config.current(), renderer: {event: renderer.event, result: () => undefined}, wait: true, answers: true}, change => {
+        const begun = work.begin(change, first, own.signal);
+        idle = begun === undefined && change.recovered === undefined;
+        return begun ?? Promise.resolve(onlySettled(change));
       });
       if (idle) keep(done.finish().then(() => undefined));
       else settled(done);
@@ -150,59 +141,57 @@ export async function watch(context: Context): Promise<number> {
       own.close();
     }
   };
-
-  const answer = ({command, options, requestedBy, config: theirs}: ControlRequest): ControlAnswer => {
-    if (theirs.file === config.file && theirs.changed !== stamp.changed) reload();
-    const kind = theirs.file === config.file && theirs.changed === stamp.changed && Object.hasOwn(COMMANDS, command) ? 'run' : 'other';
-    return {kind, run: async tell => {
-      // What the start settles is over in a moment, and no reason to be told of another deploy.
-      await settledAtStart;
-      const own = until(signal);
+  /** Until something is to be done; what no event told of is found within a second. */
+  const rest = async (): Promise<void> => {
+    const stopLooking = beat.every(A_SECOND, () => {
       try {
-        await COMMANDS[command as keyof typeof COMMANDS]({...clientContext(context, config, requestedBy, own.signal, renderer.event, tell), reviving}, options);
-      } finally {
-        own.close();
-        giveBackMemory();
+        if (work.isThere()) wake();
+      } catch {
+        wake(); // The loop meets it, too, and tells.
       }
-    }};
+    });
+    await untilWoken(undefined, signal);
+    stopLooking();
   };
 
-  context.onHangup(() => notify.reloading(reload));
-  const control = await openControl(config.runDir, answer);
+  context.onHangup(() => {
+    log.reopen();
+    notify.reloading(config.reload);
+  });
+  const control = await openControl(config.current(), answerClients({context, config, reviving, settledAtStart, signal, follow: renderer.event}));
   const stop = (): void => {
     notify.stopping();
     over.abort(context.signal.reason);
   };
   context.signal.addEventListener('abort', stop, {once: true});
   if (context.signal.aborted) stop();
-  const place = takePlace(config.stateDir, signal).catch((error: unknown) => {
+  const place = takePlace(stateDir, signal).catch((error: unknown) => {
     say(`hooks start deployers of their own: ${asFailure(error).message}`);
     return undefined;
   });
   // Who files a request from the end on must not find that somebody waits for it.
   signal.addEventListener('abort', () => void place.then(taken => taken?.leave()), {once: true});
-  const poller = startPoller(() => config, say, signal);
-  const spool = watchSpool(config.stateDir, wake);
+  const poller = startPoller(config.current, say, signal);
+  const spool = watchSpool(stateDir, wake);
   let copy: Promise<void> | undefined;
-  let supervisor: ReturnType<typeof supervise> | undefined;
   try {
-    webhook = Promise.resolve(await listenForForges(config, say));
-    copy = followWorkingCopy(() => config, trigger => poller.look(trigger), say, signal).catch((error: unknown) => {
+    webhook = Promise.resolve(await listenForForges(config.current(), say));
+    copy = followWorkingCopy({config: config.current, look: poller.look, say, beat, signal}).catch((error: unknown) => {
       say(`the working copy is not watched, the repository is still polled: ${asFailure(error).message}`);
     });
-    say(`watch of ${config.app} runs, pid ${process.pid}`);
+    say(`watch of ${app} runs, pid ${process.pid}`);
     let failed = 0;
     let told: string | undefined;
     for (let first = true; !signal.aborted; first = false) {
       let idle = false;
       try {
         // What a crash left is settled, and what served is brought back, before anything else.
-        const due = first || isAsked(config.stateDir, asked, isInterrupted);
+        const due = first || work.isThere();
         // A repository that was away is asked aside before it is asked under the lock once more.
-        if (failed > 0 && !first && !isSupervisionAsked(asked) && !isInterrupted(config.stateDir)) await resolveAside(config, undefined, signal);
+        if (failed > 0 && !first && !work.isSupervision() && !work.isInterrupted()) await resolveAside(config.current(), undefined, signal);
         const result = due ? await turn(first) : undefined;
         idle = result === undefined;
-        const stands = result !== undefined && ((result.exit !== 0 && result.revision === null) || isInterrupted(config.stateDir));
+        const stands = result !== undefined && ((result.exit !== 0 && result.revision === null) || work.isInterrupted());
         failed = stands ? failed + 1 : 0;
       } catch (error) {
         if (signal.aborted) break;
@@ -213,28 +202,15 @@ export async function watch(context: Context): Promise<number> {
         told = message;
       }
       if (failed === 0) told = undefined;
-      supervisor ??= supervise({
-        config: () => config, reviving, say, signal,
-        tools: hash => wired.find(({config: {hash: other}}) => other === hash) ?? present(wired),
-        replace: worker => {
-          asked.replace.set(worker.id, worker);
-          wake();
-        },
-        rollBack: (release, reason) => {
-          asked.rollBack = {release, reason};
-          wake();
-        },
-      });
-      tellSettled();
-      // Also when something could not be brought back: nginx, which may wait for us, has other sites.
-      notify.ready();
+      begin();
       // What was committed while no watch ran.
-      if (first && config.watch.pollMs > 0) poller.look('poll');
-      if (failed > 0) await woken.until(Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (failed - 1)), signal);
-      else if (idle) await woken.until(LOOK_AGAIN_MS, signal);
+      if (first && config.current().watch.pollMs > 0) poller.look('poll');
+      if (failed > 0) await untilWoken(Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (failed - 1)), signal);
+      else if (idle) await rest();
     }
   } finally {
     over.abort();
+    beat.close();
     tellSettled();
     context.signal.removeEventListener('abort', stop);
     spool.close();
@@ -243,17 +219,11 @@ export async function watch(context: Context): Promise<number> {
     await notify.close();
     await place;
     // What still drains is taken up by a process of its own as soon as this one is gone.
-    if (stillDrains(config.stateDir, say)) drainInBackground(config);
+    if (stillDrains(stateDir, say)) drainInBackground(config.current());
   }
   say('watch ends; the workers run on');
   only.release();
   return 0;
-}
-
-function present<T>(list: readonly T[]): T {
-  const last = list.at(-1);
-  if (last === undefined) throw new Error('no configuration was read');
-  return last;
 }
 
 function stillDrains(stateDir: string, say: (text: string) => void): boolean {
@@ -265,100 +235,12 @@ function stillDrains(stateDir: string, say: (text: string) => void): boolean {
   }
 }
 
-/** What there is to do, under the lock; undefined when there is nothing. */
-function workFor(change: Change, asked: Asked, first: boolean, signal: AbortSignal): Promise<Deployed> | undefined {
-  const {tools} = change;
-  const state = tools.records.state();
-  const request = supervisedWork(state, asked, first, tools);
-  asked.rollBack = undefined;
-  asked.replace.clear();
-  if (request !== undefined) return change.deploy(request, signal);
-  // A build may take long, and nothing is supervised yet.
-  return !first && change.filed().length > 0 ? deployForFiled(change, signal) : undefined;
-}
-
-function supervisedWork(state: State, asked: Asked, first: boolean, tools: DeployTools): Request | undefined {
-  const {serving} = state;
-  if (serving === null) return undefined;
-  const own = {requestedBy: 'watch', force: true, filed: []} as const;
-  const target = asked.rollBack?.release === serving.release.id && onTrialSince(state) !== undefined ? rollbackTarget(state) : undefined;
-  if (target !== undefined) {
-    tools.report({event: 'note', text: `${asked.rollBack?.reason ?? ''}; back to release ${target.id} (${target.revision})`});
-    return {...own, trigger: 'rollback', target: {kind: 'release', release: target}};
-  }
-  const slots = serving.workers.filter(({id}) => asked.replace.has(id)).map(({slot}) => slot);
-  if (slots.length > 0) return {...own, trigger: 'watch', target: {kind: 'release', release: serving.release, slots}};
-  // Later on each of them is started again by itself.
-  const dead = first && serving.workers.every(worker => !tools.workers.isAlive(worker));
-  return dead ? {...own, trigger: 'boot', target: {kind: 'release', release: serving.release}} : undefined;
-}
-
-function isSupervisionAsked({replace, rollBack}: Asked): boolean {
-  return replace.size > 0 || rollBack !== undefined;
-}
-
-function isAsked(stateDir: string, asked: Asked, isInterrupted: (stateDir: string) => boolean): boolean {
-  return isSupervisionAsked(asked) || !isEmpty(stateDir) || isInterrupted(stateDir);
-}
-
-/** Whether the journal tells of a deploy that has not ended; the file is read when it is another one than at the last look. */
-function journalLook(): (stateDir: string) => boolean {
-  let [seen, interrupted] = ['', false];
-  return stateDir => {
-    const stat = statSync(join(stateDir, 'journal.ndjson'), {throwIfNoEntry: false, bigint: true});
-    const now = `${stat?.ino} ${stat?.size} ${stat?.mtimeNs}`;
-    if (now !== seen) interrupted = unfinished(readJournal(stateDir)) !== undefined;
-    seen = now;
-    return interrupted;
-  };
-}
-
-/** The commands that a client may leave to a running watch: the same code, told to the client. */
-const COMMANDS = {
-  now: async (context: Context, options: Record<string, unknown>) => (await import('./now.ts')).now(context, {wait: options['wait'] !== false, force: options['force'] === true, ...textOf('revision', options)}),
-  rollback: async (context: Context, options: Record<string, unknown>) => (await import('./rollback.ts')).rollback(context, {wait: options['wait'] !== false, ...textOf('to', options)}),
-  start: async (context: Context) => (await import('./init-words.ts')).start(context),
-  stop: async (context: Context) => (await import('./init-words.ts')).stop(context),
-  restart: async (context: Context) => (await import('./init-words.ts')).restart(context, 'restart'),
-  reload: async (context: Context) => (await import('./init-words.ts')).restart(context, 'reload'),
-} as const;
-
-function textOf<Name extends string>(name: Name, options: Record<string, unknown>): {[key in Name]?: string} {
-  const value = options[name];
-  return typeof value === 'string' ? {[name]: value} as {[key in Name]: string} : {};
-}
-
-function clientContext(context: Context, config: Config, requestedBy: string, signal: AbortSignal, follow: (event: DeployEvent) => void, tell: (line: ControlLine) => void): Context {
-  const renderer: Renderer = {
-    event: event => {
-      follow(event);
-      tell(event);
-    },
-    result: result => tell({event: 'result', ...result}),
-  };
-  return {
-    ...context, signal, letGo: signal, requestedBy,
-    output: {out: () => undefined, err: text => tell({event: 'said', text}), terminal: false, colour: false},
-    loadConfig: () => config,
-    renderer: () => renderer,
-  };
-}
-
-/** A signal that follows another and lets go of it when it is closed: the other one lives for months. */
-function until(signal: AbortSignal): {readonly signal: AbortSignal; close(): void} {
-  const own = new AbortController();
-  const abort = () => own.abort(signal.reason);
-  signal.addEventListener('abort', abort, {once: true});
-  if (signal.aborted) abort();
-  return {signal: own.signal, close: () => signal.removeEventListener('abort', abort)};
-}
-
 /** While we have it, what a hook leaves behind ends at once: we look. */
 async function takePlace(stateDir: string, signal: AbortSignal): Promise<ReturnType<typeof takeWaitingPlace>> {
-  while (!signal.aborted) {
+  for (let pause = PLACE_POLL_MS; !signal.aborted; pause = Math.min(LONGEST_PLACE_POLL_MS, pause * 2)) {
     const place = takeWaitingPlace(stateDir);
     if (place !== undefined) return place;
-    await delay(PLACE_POLL_MS, undefined, {signal}).catch(() => undefined);
+    await delay(pause, undefined, {signal}).catch(() => undefined);
   }
   return undefined;
 }
@@ -368,43 +250,4 @@ async function listenForForges({app, stateDir, source, watch: {webhook}}: Config
   if (webhook === undefined) return undefined;
   const {openWebhook} = await import('../trigger/webhook.ts');
   return openWebhook({...webhook, stateDir, branch: source.branch}, from => fileLook(stateDir, app, {trigger: 'webhook', requestedBy: from, revision: null}), say);
-}
-
-/** Looks when the working copy has been left alone for `watch.settle`; one that is not there yet is watched when it is. */
-async function followWorkingCopy(config: () => Config, look: (trigger: LookTrigger) => void, say: (text: string) => void, signal: AbortSignal): Promise<void> {
-  const pause = (ms: number) => delay(ms, undefined, {signal}).catch(() => undefined);
-  const settling = startSettling(() => config().watch.settleMs, () => look('watch'));
-  while (!signal.aborted) {
-    const {source: {workingCopy}, watch: {edits}} = config();
-    const isSame = () => config().source.workingCopy === workingCopy && config().watch.edits === edits;
-    const watcher = isWatchable(workingCopy) ? await watchWorkingCopy(workingCopy, {edits}, settling.changed, say) : undefined;
-    do await pause(LOOK_AGAIN_MS);
-    while (!signal.aborted && watcher !== undefined && isSame());
-    await watcher?.close();
-  }
-  settling.close();
-}
-
-/** A wake that comes while nobody waits for it is not lost. */
-function openWake(): {wake(): void; until(ms: number, signal: AbortSignal): Promise<void>} {
-  let pending = false;
-  let end: (() => void) | undefined;
-  return {
-    wake: () => {
-      pending = true;
-      end?.();
-    },
-    until: (ms, signal) => new Promise(resolve => {
-      const over = () => {
-        clearTimeout(timer);
-        signal.removeEventListener('abort', over);
-        [end, pending] = [undefined, false];
-        resolve();
-      };
-      const timer = setTimeout(over, ms);
-      signal.addEventListener('abort', over, {once: true});
-      end = over;
-      if (pending || signal.aborted) over();
-    }),
-  };
 }

@@ -1,25 +1,34 @@
-import {readFileSync, readdirSync, readlinkSync, statSync} from 'node:fs';
-import {basename, dirname, isAbsolute, normalize, resolve} from 'node:path';
+import {readFileSync, realpathSync} from 'node:fs';
+import {join} from 'node:path';
 import {findAccount} from '../support/accounts.ts';
 import {runCommand} from '../support/run-command.ts';
+import {listeners, ownerAmong} from '../workers/listeners.ts';
+import {allPids, commandLine, identify, readProcLink} from '../workers/process-identity.ts';
+import {findNginx} from './look-at-nginx.ts';
 import {defaultStateDir} from './places.ts';
-import type {Findings, NginxFinding, SourceFinding} from './propose-config.ts';
+import {namesIn} from './project-files.ts';
+import type {Findings, ProgramFinding, RunningFinding, SourceFinding} from './propose-config.ts';
 import {recogniseProgram} from './recognise-program.ts';
 import {sourceUrlFault} from './source-url.ts';
 
 const FIRST_PORT = 8811;
 const RANGE = 20;
+const LEAST_PORT = 1025;
+const LAST_PORT = 65_535;
 
 /** Looks at the directory, at nginx and at what listens; changes nothing and follows no network. */
 export async function lookAround(directory: string, env: Readonly<Record<string, string | undefined>> = process.env): Promise<Findings> {
   const uid = process.getuid?.() ?? 0;
   const root = uid === 0;
+  const source = await findSource(directory);
+  const nginx = findNginx();
   return {
     directory,
-    source: await findSource(directory),
-    program: recogniseProgram(directory),
-    nginx: findNginx(),
-    ports: freePorts(listeningPorts()),
+    source,
+    program: recogniseProgram(source?.workingCopy ?? directory) ?? (source === undefined || source.workingCopy === directory ? undefined : below(source.workingCopy, directory)),
+    running: findRunning(source?.workingCopy ?? directory),
+    nginx,
+    ports: freePorts(new Set([...listeningPorts(), ...nginx.upstreams.flatMap(({ports}) => ports), ...reservedPorts()])),
     root,
     home: env['HOME']?.startsWith('/') === true ? env['HOME'] : '/srv',
     stateDirOf: app => defaultStateDir(app, {uid, env}),
@@ -27,7 +36,15 @@ export async function lookAround(directory: string, env: Readonly<Record<string,
   };
 }
 
-async function findSource(directory: string): Promise<SourceFinding | undefined> {
+/** Workers start at the top of a release, not in the directory that `init` was run in. */
+function below(workingCopy: string, directory: string): ProgramFinding | undefined {
+  const found = recogniseProgram(directory);
+  const path = directory.slice(workingCopy.length + 1);
+  return found === undefined ? undefined : {...found, changes: [...(found.changes ?? []), `workers.command and release.build run at the top of the working copy, and what was recognised is in ${path}: name its files as ${path}/…`]};
+}
+
+/** The working copy that a directory belongs to; undefined when to none. Changes nothing. */
+export async function findSource(directory: string): Promise<SourceFinding | undefined> {
   // root looks at directories of others; none of these three commands runs anything that a repository names.
   const git = (...args: string[]) => output('git', ['-c', 'safe.directory=*', '-C', directory, '--no-pager', ...args]);
   const gitRoot = await git('rev-parse', '--show-toplevel');
@@ -59,64 +76,52 @@ async function output(file: string, args: string[]): Promise<string | undefined>
   return result.exitCode === 0 && text !== '' ? text : undefined;
 }
 
-function findNginx(): NginxFinding {
-  const master = readdirSync('/proc').filter(name => /^\d+$/.test(name)).map(masterOf).find(found => found !== undefined);
-  const prefix = master?.prefix;
-  const conf = master?.conf;
-  return {
-    running: master !== undefined,
-    binary: master?.binary,
-    conf,
-    prefix,
-    includedDirectory: includedDirectory(conf ?? '/etc/nginx/nginx.conf'),
-  };
+/** What listens and runs in the working copy: as far as this account may see, whoever started it. */
+function findRunning(workingCopy: string): RunningFinding[] {
+  const top = realPath(workingCopy);
+  const listening = listeners();
+  return allPids().flatMap(pid => {
+    const directory = readProcLink(`/proc/${pid}/cwd`);
+    const self = directory === top || directory?.startsWith(`${top}/`) === true ? identify(pid) : undefined;
+    if (self === undefined) return [];
+    const ports = listening.filter(({inode}) => ownerAmong([self], inode) !== undefined).map(({port}) => port);
+    return [...new Set(ports)].map(port => ({pid, port, command: commandLine(pid).join(' ')}));
+  });
 }
 
-/** nginx writes its title over its command line: `nginx: master process /usr/sbin/nginx -c /etc/nginx/nginx.conf`. */
-function masterOf(pid: string): {binary: string | undefined; conf: string | undefined; prefix: string | undefined} | undefined {
-  const title = readOrEmpty(`/proc/${pid}/cmdline`).replaceAll('\0', ' ').trim();
-  const [, command] = /^nginx: master process (.*)$/s.exec(title) ?? [];
-  if (command === undefined) return undefined;
-  const option = (letter: string) => {
-    const [, value] = new RegExp(`(?:^| )-${letter} ?(/[^ ]*)`).exec(command) ?? [];
-    return value === undefined ? undefined : normalize(value).replace(/(?<=.)\/$/, '');
-  };
-  const [program = ''] = command.split(' ');
-  return {binary: isAbsolute(program) ? program : executableOf(pid), conf: option('c'), prefix: option('p')};
-}
-
-function executableOf(pid: string): string | undefined {
+function realPath(path: string): string {
   try {
-    return readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, '');
+    return realpathSync(path);
   } catch {
-    // Another account's process: /proc shows its command line, not its program.
-    return undefined;
+    return path; // Not there any more: then nothing runs in it.
   }
 }
 
-/** Only the main file is read: a directory that a further file includes is beside the point of a proposal. */
-function includedDirectory(conf: string): string | undefined {
-  const text = readOrEmpty(conf).replaceAll(/^\s*#.*$/gm, '');
-  const included = [...text.matchAll(/\binclude\s+([^\s;{}"'$*]+)\/\*(?:\.conf)?\s*;/g)]
-    .map(([, directory = '']) => resolve(dirname(conf), directory))
-    .filter(directory => statSync(directory, {throwIfNoEntry: false})?.isDirectory() === true);
-  return included.find(directory => basename(directory) === 'conf.d');
+/** Ports on which anybody listens. */
+export function listeningPorts(): Set<number> {
+  return new Set(listeners().map(({port}) => port));
 }
 
-function listeningPorts(): Set<number> {
-  const LISTEN = '0A';
-  return new Set(['/proc/net/tcp', '/proc/net/tcp6'].flatMap(table => readOrEmpty(table).split('\n').flatMap(row => {
-    const [, local = '', , state] = row.trim().split(/\s+/);
-    return state === LISTEN ? [Number.parseInt(local.slice(local.lastIndexOf(':') + 1), 16)] : [];
-  })));
+/** What other applications have for their workers, whether these run at the moment or not. */
+function reservedPorts(): number[] {
+  return namesIn('/etc/osyw-deploy').filter(name => name.endsWith('.yaml')).flatMap(name => {
+    const [, first, last] = /^\s*(?:workers:.*)?\bports:\s*["']?(\d+)-(\d+)/m.exec(readOrEmpty(join('/etc/osyw-deploy', name))) ?? [];
+    return first === undefined ? [] : Array.from({length: Math.min(Number(last) - Number(first) + 1, 65_535)}, (_, i) => Number(first) + i);
+  });
 }
 
-function freePorts(taken: ReadonlySet<number>): {first: number; last: number} {
-  let first = FIRST_PORT;
-  for (let port = first; port < first + RANGE && port <= 65_535; port++) {
-    if (taken.has(port)) first = port + 1;
-  }
-  return first + RANGE - 1 <= 65_535 ? {first, last: first + RANGE - 1} : {first: FIRST_PORT, last: FIRST_PORT + RANGE - 1};
+/** The first range of 20 of which none is taken; where the system picks the ports of outgoing connections only if there is no other. */
+export function freePorts(taken: ReadonlySet<number>): {first: number; last: number} {
+  const [, low = '32768', high = '60999'] = /(\d+)\s+(\d+)/.exec(readOrEmpty('/proc/sys/net/ipv4/ip_local_port_range')) ?? [];
+  const among = (from: number, to: number) => {
+    let first = from;
+    for (let port = first; port < first + RANGE && port <= to; port++) {
+      if (taken.has(port)) first = port + 1;
+    }
+    return first + RANGE - 1 <= to ? {first, last: first + RANGE - 1} : undefined;
+  };
+  return among(FIRST_PORT, Number(low) - 1) ?? among(Math.max(FIRST_PORT, Number(high) + 1), LAST_PORT) ?? among(LEAST_PORT, Math.min(FIRST_PORT, Number(low)) - 1)
+    ?? among(FIRST_PORT, LAST_PORT) ?? {first: FIRST_PORT, last: FIRST_PORT + RANGE - 1};
 }
 
 function readOrEmpty(path: string): string {

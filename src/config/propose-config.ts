@@ -1,3 +1,6 @@
+import {dirname} from 'node:path';
+import {placeholderFault} from './placeholders.ts';
+
 /** What `osyw-deploy init` saw on this machine. */
 export interface Findings {
   /** The current directory. */
@@ -5,7 +8,9 @@ export interface Findings {
   readonly source: SourceFinding | undefined;
   readonly program: ProgramFinding | undefined;
   readonly nginx: NginxFinding;
-  /** The first range of 20 ports that nothing listens on. */
+  /** What listens and runs in the working copy already. */
+  readonly running: readonly RunningFinding[];
+  /** A range of 20 ports that nobody listens on, and that neither an upstream of nginx nor another application names. */
   readonly ports: {readonly first: number; readonly last: number};
   readonly root: boolean;
   readonly home: string;
@@ -31,19 +36,43 @@ export interface ProgramFinding {
   readonly what: string;
   readonly command: readonly string[];
   readonly build: readonly (readonly string[])[];
+  /** Why so; CHECK and CHANGE say what nobody can know from the files alone. */
   readonly note: string;
+  readonly env?: Readonly<Record<string, string>>;
+  /** What must be changed before it works, or works well; each a sentence that begins with its place. */
+  readonly changes?: readonly string[];
+  readonly check?: {readonly path: string; readonly reason: string};
+}
+
+/** A process that has its working directory there. */
+export interface RunningFinding {
+  readonly pid: number;
+  readonly port: number;
+  readonly command: string;
+}
+
+export interface UpstreamFinding {
+  readonly name: string;
+  readonly file: string;
+  /** Of its servers on this machine. */
+  readonly ports: readonly number[];
 }
 
 export interface NginxFinding {
   readonly running: boolean;
+  readonly pid: number | undefined;
+  /** So many more run here. */
+  readonly others: number;
   readonly binary: string | undefined;
   /** From the master's command line: -c and -p. */
   readonly conf: string | undefined;
   readonly prefix: string | undefined;
-  /** A directory whose *.conf files nginx's main file includes. */
+  /** A directory whose *.conf files nginx's main file includes, and in which this account may write. */
   readonly includedDirectory: string | undefined;
+  readonly upstreams: readonly UpstreamFinding[];
 }
 
+/** What stands there when nothing was recognised. */
 const PLACEHOLDER: ProgramFinding = {
   what: 'nothing that was recognised',
   command: ['./server', '--port', '{port}'],
@@ -55,12 +84,12 @@ const PLACEHOLDER: ProgramFinding = {
 export function proposeConfig(findings: Findings): string {
   const workingCopy = proposedWorkingCopy(findings);
   const app = appName(workingCopy);
-  const program = findings.program ?? PLACEHOLDER;
+  const program = usable(findings.program) ?? PLACEHOLDER;
   const file = proposedNginxFile(findings, app);
-  const included = findings.nginx.includedDirectory !== undefined && file.startsWith(`${findings.nginx.includedDirectory}/`);
+  const upstream = proposedUpstream(findings, app, file);
   return [
-    ...head({findings, app, file, included, workingCopy}),
-    `app: ${quoted(app)}`,
+    ...head({findings, app, file, upstream, workingCopy}),
+    line(`app: ${quoted(app)}`, 'names the state, the lock and the logs'),
     '',
     ...sourceLines(findings, workingCopy),
     '',
@@ -68,11 +97,9 @@ export function proposeConfig(findings: Findings): string {
     '',
     ...workersLines(findings, program),
     '',
-    'check:',
-    line('  http: /', 'a path that answers 200 only when a worker is ready to serve, such as /healthz'),
-    line('  deadline: 30s', 'the time a worker may take from its start to its first good answers'),
+    ...checkLines(program),
     '',
-    ...nginxLines(findings.nginx, app, file),
+    ...nginxLines(findings.nginx, upstream, file),
     '',
     'drain:',
     line('  deadline: 5m', 'connections to old workers that are still open then are cut'),
@@ -81,35 +108,61 @@ export function proposeConfig(findings: Findings): string {
   ].join('\n').concat('\n');
 }
 
-function head({findings, app, file, included, workingCopy}: {
-  findings: Findings; app: string; file: string; included: boolean; workingCopy: string;
-}): string[] {
-  const looks = [
-    ...(findings.source === undefined
-      ? [`source.working_copy: ${oneLine(findings.directory)} is not under Subversion or git; say where the code comes from (source.url)`] : []),
-    ...(findings.source !== undefined && findings.source.workingCopy !== workingCopy
-      ? [`source.working_copy: ${oneLine(findings.source.workingCopy)} cannot be one, so ${workingCopy} will be checked out`] : []),
-    ...(findings.source?.passwordLeftOut === true
-      ? ['source.url held a password, which was left out: put it in a file of its own (source.password_file, mode 0600)'] : []),
-    `workers.command: ${findings.program === undefined ? 'not recognised, so the line is only an example' : `made for ${findings.program.what}`}`,
-    'check.http: a path that shows that a worker is well',
-    ...(findings.nginx.running ? [] : ['nginx: none is running; it must be, before the first deploy']),
-    ...(findings.root ? [] : ['nginx: an ordinary user can only deploy behind an nginx that runs under the same account, or with nginx.reload']),
-  ];
-  const lines = [
-    ...(included ? [] : [`include ${file};        (inside http { })`]),
-    `proxy_pass http://${app};        (inside the location { } of your site)`,
-  ];
+/** What a person has to do or to know before the first deploy, a sentence each: it stands at the head of the proposal, and `init` says it. */
+export function remarksOn(findings: Findings): {readonly adopt: string | undefined; readonly look: readonly string[]} {
+  const {source, program, nginx, root, running} = findings;
+  const workingCopy = proposedWorkingCopy(findings);
+  return {
+    adopt: adoptRemark(running, nginx.upstreams),
+    look: [
+      ...(source === undefined ? [`source.working_copy: ${findings.directory} is not under Subversion or git; say where the code comes from (source.url)`] : []),
+      ...(source !== undefined && source.workingCopy !== workingCopy ? [`source.working_copy: ${source.workingCopy} cannot be one, so ${workingCopy} will be checked out`] : []),
+      ...(source?.passwordLeftOut === true ? ['source.url held a password, which was left out: put it in a file of its own (source.password_file, mode 0600)'] : []),
+      `workers.command: ${usable(program) === undefined ? 'not recognised, so the line is only an example' : `made for ${program?.what ?? ''}`}`,
+      ...(usable(program)?.changes ?? []),
+      'check.http: a path that shows that a worker is well',
+      ...(nginx.running ? [] : ['nginx: none is running; it must be, before the first deploy']),
+      ...(nginx.others === 0 ? [] : [`nginx.conf: ${nginx.others + 1} nginx run here, and this is the one of pid ${nginx.pid ?? '?'}; is it the one that serves the site?`]),
+      ...(root ? [] : ['nginx: an ordinary user can only deploy behind an nginx that runs under the same account, or with nginx.reload']),
+    ].map(oneLine),
+  };
+}
+
+/** The processes that run out of here already, and which of nginx's upstreams leads to them. */
+function adoptRemark(running: readonly RunningFinding[], upstreams: readonly UpstreamFinding[]): string | undefined {
+  if (running.length === 0) return undefined;
+  const upstream = upstreams.find(({ports}) => ports.some(port => running.some(one => one.port === port)));
+  const processes = running.map(({pid, port, command}) => `pid ${pid} on port ${port} (${command})`).join(', ');
+  return oneLine(`it runs here already: ${processes}${upstream === undefined ? '' : `, and nginx's upstream ${upstream.name} in ${upstream.file} sends requests there`}. \`osyw-deploy adopt\` takes over what runs; a first \`now\` would start workers beside it.`);
+}
+
+/** A file's name may have what a configuration cannot hold. */
+function usable(program: ProgramFinding | undefined): ProgramFinding | undefined {
+  const words = program === undefined ? [] : [...program.command, ...Object.values(program.env ?? {})];
+  return words.every(word => placeholderFault(word) === undefined) ? program : undefined;
+}
+
+function head({findings, app, file, upstream, workingCopy}: {findings: Findings; app: string; file: string; upstream: string; workingCopy: string}): string[] {
+  const {adopt, look} = remarksOn(findings);
+  const directory = dirname(file);
+  const included = directory === findings.nginx.includedDirectory;
   return [
     `osyw-deploy for ${app}. Every other key has a default: \`osyw-deploy config show\` prints them all.`,
     '',
+    ...(adopt === undefined ? [] : [adopt, '']),
     'Before the first `osyw-deploy now`, look at',
-    ...looks.map(look => `  - ${look}`),
+    ...look.map(text => `  - ${text}`),
     'and then at `osyw-deploy plan`, which changes nothing.',
     '',
-    `nginx needs ${lines.length === 1 ? 'this line' : 'these two lines'} in its configuration, after the first deploy has written ${file}:`,
-    ...lines.map(text => `  ${text}`),
-    ...(included ? [`(${file} is included already.)`] : []),
+    ...(included ? [`nginx includes ${file} already.`] : [
+      'nginx has to read what a deploy writes. Before the first one write into its http { }',
+      // A pattern that matches nothing yet is no fault; a file that is missing would be.
+      `  include ${file.replace(/\.conf$/, '*.conf')};`,
+      ...(findings.root && directory === '/etc/nginx' ? ['and reload it.'] : [`and reload it; the directory must be there: mkdir -p ${directory}`]),
+    ]),
+    'After it, let the location { } of your site lead there:',
+    `  proxy_pass http://${upstream};`,
+    ...(workingCopy === findings.source?.workingCopy ? ['This file is none of the repository; leave it here, or move it to a place that only you can write and name it with --config.'] : []),
   ].map(text => (text === '' ? '#' : `# ${text}`)).concat('');
 }
 
@@ -131,27 +184,51 @@ function releaseLines({build}: ProgramFinding): string[] {
     'release:',
     ...(build.length === 0
       ? [line('  build: []', 'commands that run in the release\'s directory before any worker starts: [[make, all]]')]
-      : ['  # Commands that run in the release\'s directory before any worker starts.', '  build:', ...build.map(words => `    - ${list(words)}`)]),
+      : ['  # Commands that run in the release\'s directory before any worker starts; they need no shell.', '  build:', ...build.map(words => line(`    - ${list(words)}`, reasonFor(words)))]),
     line('  shared: []', 'directories that all releases have in common, such as [data, uploads]'),
     line('  keep: 5', 'releases on disk, to roll back to'),
   ];
 }
 
-function workersLines({ports, workerUser}: Findings, {command, note, what}: ProgramFinding): string[] {
+/** Why a build has this command. */
+function reasonFor(words: readonly string[]): string {
+  const text = words.join(' ');
+  const reasons: readonly (readonly [RegExp, string])[] = [
+    [/ compileall /, 'a mistake in the syntax ends the deploy here; workers start quicker'],
+    [/ -m venv /, 'a virtual environment of this release alone'],
+    [/^npm ci\b|--frozen|^pipenv|pipenv sync|--no-dev|deployment true/, 'what the lock file names, and nothing else'],
+    [/ install\b/, 'what the project says it needs'],
+    [/ run build$|assets:precompile/, 'makes what is served'],
+  ];
+  return reasons.find(([pattern]) => pattern.test(text))?.[1] ?? 'makes the program';
+}
+
+function workersLines({ports, workerUser}: Findings, {command, note, what, env}: ProgramFinding): string[] {
   return [
     'workers:',
-    `  # ${what}: ${note}.`,
+    oneLine(`  # ${what}: ${note}.`),
     line(`  command: ${list(command)}`, '{port} {release} {revision} are filled in; no shell'),
     line('  count: 2', 'processes that serve at a time'),
-    line(`  ports: ${ports.first}-${ports.last}`, 'nothing listens on these now; a deploy needs twice the count'),
+    line(`  ports: ${ports.first}-${ports.last}`, 'nobody listens on these, and nginx names none; a deploy needs twice the count'),
+    ...(env === undefined || Object.keys(env).length === 0 ? [] : [line(`  env: {${Object.entries(env).map(([name, value]) => `${name}: ${quoted(value)}`).join(', ')}}`, 'beside PATH, HOME, LANG and PORT, which they have')]),
     ...(workerUser === undefined ? [] : [line(`  user: ${workerUser}`, 'what the workers run as; root would be too much')]),
   ];
 }
 
-function nginxLines(nginx: NginxFinding, app: string, file: string): string[] {
+function checkLines({check}: ProgramFinding): string[] {
+  return [
+    'check:',
+    line(`  http: ${check?.path ?? '/'}`, check?.reason ?? 'a path that answers 200 only when a worker is ready to serve, such as /healthz'),
+    line('  # host: www.example.org', 'where the application answers to its own name only'),
+    line('  # headers: {X-Forwarded-Proto: https}', 'where it sends plain HTTP to https; `osyw-deploy check --port` tries it'),
+    line('  deadline: 30s', 'the time a worker may take from its start to its first good answers'),
+  ];
+}
+
+function nginxLines(nginx: NginxFinding, upstream: string, file: string): string[] {
   return [
     'nginx:',
-    line(`  upstream: ${quoted(app)}`, `proxy_pass http://${app};`),
+    line(`  upstream: ${quoted(upstream)}`, `proxy_pass http://${upstream};`),
     line(`  file: ${quoted(file)}`, 'written whole by osyw-deploy: the upstream block and nothing else'),
     ...(nginx.binary === undefined || nginx.binary === '/usr/sbin/nginx' ? [] : [line(`  binary: ${quoted(nginx.binary)}`, 'what the running master was started from')]),
     ...(nginx.conf === undefined ? [] : [line(`  conf: ${quoted(nginx.conf)}`, 'the running master\'s -c')]),
@@ -176,12 +253,19 @@ function proposedWorkingCopy({source, directory, stateDirOf, root, home}: Findin
   return fits && !clashes ? found : `${root ? '/srv' : home}/${appName(found)}`;
 }
 
+/** Two blocks of one name nginx refuses; the one that was written by hand may be another application's. */
+function proposedUpstream({nginx}: Findings, app: string, file: string): string {
+  const taken = nginx.upstreams.filter(one => one.file !== file).map(({name}) => name);
+  return [app, `${app}_deploy`, `${app}_deploy_2`].find(name => !taken.includes(name)) ?? app;
+}
+
 function proposedNginxFile({nginx, root, stateDirOf}: Findings, app: string): string {
+  if (!root && nginx.includedDirectory !== undefined) return `${nginx.includedDirectory}/${app}.conf`;
   if (!root) return `${stateDirOf(app) ?? `/var/lib/osyw-deploy/${app}`}/nginx/${app}.conf`;
   return `${nginx.includedDirectory ?? '/etc/nginx'}/${app}${nginx.includedDirectory === undefined ? '.upstream' : ''}.conf`;
 }
 
-function appName(directory: string): string {
+export function appName(directory: string): string {
   const [own = '', parent = ''] = directory.split('/').toReversed().map(part =>
     part.toLowerCase().replaceAll(/[^a-z0-9_-]+/g, '-').replaceAll(/^[-_]+|-+$/g, '').slice(0, 63));
   // The usual names of the directory itself say nothing about the application.
@@ -189,16 +273,16 @@ function appName(directory: string): string {
   return [says ? own : parent, own].find(name => name !== '') ?? 'app';
 }
 
-function line(text: string, reason: string): string {
+export function line(text: string, reason: string): string {
   return `${text.padEnd(37)} # ${reason}`;
 }
 
-function list(words: readonly string[]): string {
+export function list(words: readonly string[]): string {
   return `[${words.map(quoted).join(', ')}]`;
 }
 
 /** A plain word as it is, anything else as JSON, which YAML reads too. */
-function quoted(word: string): string {
+export function quoted(word: string): string {
   return /^[A-Za-z_/.][A-Za-z0-9_/.@+-]*$/.test(word) && !/^(true|false|null|yes|no|on|off|\.\w+)$/i.test(word) ? word : JSON.stringify(word);
 }
 

@@ -339,7 +339,7 @@ export const settingsSchema = section({
     poll: v.optional(duration({zero: true}), '1m'),
     settle: v.optional(duration(), '500ms'),
     edits: v.optional(yesOrNo, false),
-    check: v.optional(duration(), '20s'),
+    check: v.optional(duration(), '30s'),
     webhook: v.optional(section({
       listen: v.optional(listen),
       path: v.optional(text('a path of letters, digits and . _ ~ -, such as /hook', path => /^(?:\/[A-Za-z0-9._~-]+)+$/.test(path) && path.length < 256 && !/\/\.{1,2}(?:\/|$)/.test(path)), '/hook'),

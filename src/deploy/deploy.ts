@@ -172,7 +172,7 @@ async function update(request: Request, asked: Promise<string>, made: Made, befo
   overtakenBy(revision, request, tools);
   run.journal ??= tools.records.beginJournal({type: 'deploy', version: 1, id: run.id, trigger: run.trigger, requestedBy: run.requestedBy, configHash: configHashOf(request, before, tools)});
   run.journal.append({type: 'phase', phase: 'update', state: 'began'}, {type: 'revision', revision, newest});
-  if (target.kind === 'revision' || tools.config.inPlace) {
+  if (target.kind === 'revision' || runsInWorkingCopy(target.release, tools)) {
     made.updated = true;
     tools.releases.lookAhead(tools.workingCopy(), revision, signal);
     const became = await tools.workingCopy().update(revision, signal);
@@ -187,9 +187,14 @@ async function update(request: Request, asked: Promise<string>, made: Made, befo
   return revision;
 }
 
+/** What such workers load late they find in the working copy, so that stands at the revision that serves. */
+function runsInWorkingCopy(release: Release | undefined, {config}: DeployTools): boolean {
+  return config.inPlace || release?.adopted === true;
+}
+
 /** Whether this revision serves already: same configuration, its ports in the upstream file, all its workers healthy. */
 export async function isUnchanged(revision: string, {serving}: State, tools: DeployTools): Promise<boolean> {
-  if (serving === null || serving.release.revision !== revision || serving.configHash !== tools.config.hash) return false;
+  if (serving === null || serving.release.revision !== revision || serving.configHash !== tools.config.hash || serving.release.adopted === true) return false;
   if (portsOf(serving).join() !== tools.upstream.filePorts().join()) return false;
   const checks = await Promise.all(serving.workers.map(worker => tools.health.check(serving.release, worker)));
   return checks.every(({good}) => good);
@@ -203,7 +208,7 @@ async function build(request: Request, revision: string, made: Made, before: Sta
     made.release = target.release;
     run.journal?.append({type: 'release', release: target.release, existing: true});
     if (tools.config.inPlace) await releases.build(target.release, tools.workingCopy(), line => report({event: 'output', line}), signal);
-    else if (!await releases.isComplete(target.release.id)) throw new DeployError('START_FAILED', `release ${target.release.id} is not complete any more`, {hint: 'Deploy its revision again: `osyw-deploy now --revision ' + revision + '`.'});
+    else if (target.release.adopted !== true && !await releases.isComplete(target.release.id)) throw new DeployError('START_FAILED', `release ${target.release.id} is not complete any more`, {hint: 'Deploy its revision again: `osyw-deploy now --revision ' + revision + '`.'});
     return target.release;
   }
   const id = String(before.nextRelease).padStart(6, '0');
@@ -315,7 +320,7 @@ function stateServing(generation: Generation, {before}: Pick<BeforeSwitch, 'befo
   const rolledBackFrom = run.trigger === 'rollback' ? before.serving?.release : undefined;
   const was = before.served.find(({id}) => id === release.id);
   const known = was !== undefined;
-  const entry = {...release, servedAt: generation.since, firstServedAt: was?.firstServedAt ?? was?.servedAt ?? generation.since, good: true};
+  const entry = {...release, servedAt: generation.since, firstServedAt: was?.firstServedAt ?? was?.servedAt ?? generation.since, good: release.adopted !== true};
   const served = (known ? before.served.map(one => one.id === release.id ? entry : one) : [...before.served, entry])
     .map(one => one.id === rolledBackFrom?.id && one.id !== release.id ? {...one, good: false} : one);
   return {
@@ -346,7 +351,7 @@ export async function rollBack(generation: Generation, reason: string, was: Befo
     if (was.historyNow) tools.records.addToHistory(line);
     const sameRelease = old?.release.id === generation.release.id;
     tools.records.save({...ended(before, run, generation.release), lastPort: Math.max(...portsOf(generation)), leftAlone: sameRelease ? before.leftAlone : generation.release.revision});
-    if (tools.config.inPlace && old !== null) await takeWorkingCopyBack(old.release.revision, tools);
+    if (old !== null && runsInWorkingCopy(old.release, tools)) await takeWorkingCopyBack(old.release.revision, tools);
     run.journal?.append({type: 'closed', outcome: 'rolled_back'});
     run.journal?.close();
     return {result: resultOf(line, old?.release.id ?? null, failure.hint), drain: run.id};
@@ -434,7 +439,7 @@ export async function undo(made: {workers: readonly {id: string; port: number; p
   if (named.length > 0) throw new DeployError('STATE_UNCERTAIN', `the upstream file names ports ${named.join(', ')} of the release that failed`);
   const stopped = await Promise.all(made.workers.map(worker => tools.workers.stop(worker)));
   if (made.release !== undefined && !made.existing) await tools.releases.discard(made.release.id);
-  if (made.updated && tools.config.inPlace && before.serving !== null) await takeWorkingCopyBack(before.serving.release.revision, tools);
+  if (made.updated && before.serving !== null && runsInWorkingCopy(before.serving.release, tools)) await takeWorkingCopyBack(before.serving.release.revision, tools);
   return stopped.flatMap(({left}) => left);
 }
 

@@ -30,6 +30,8 @@ export interface Release {
   readonly revision: string;
   /** Where its workers run: a directory of its own, or the working copy with `tree: in_place`. */
   readonly dir: string;
+  /** It was set up by hand and runs in the working copy: it has no tree of its own that could serve beside a newer revision. */
+  readonly adopted?: true;
 }
 
 /** A release with the workers that run it. */

@@ -9,9 +9,15 @@ import {SYSTEM_PATH} from '../support/system-path.ts';
 import {fillIn} from '../workers/worker-environment.ts';
 
 export type CheckResult =
-  | {readonly good: true}
-  /** `listens` is false while nothing accepts connections on the port. */
-  | {readonly good: false; readonly saw: string; readonly listens: boolean};
+  | {readonly good: true; readonly answer?: HttpAnswer}
+  /** `listens` is false while nothing accepts connections on the port; `late` when `check.timeout` was over. */
+  | {readonly good: false; readonly saw: string; readonly listens: boolean; readonly late?: true; readonly answer?: HttpAnswer};
+
+/** What a check over HTTP was answered, where it was; the location as the worker wrote it. */
+export interface HttpAnswer {
+  readonly status: number;
+  readonly location: string | undefined;
+}
 
 /** No more of a body is read than a regular expression can be expected to look at. */
 const MAX_BODY_BYTES = 256 * 1024;
@@ -71,7 +77,7 @@ export function repeatCheck(check: CheckConfig, host: string, port: number): str
 
 async function checkHttp(check: HttpCheck, host: string, port: number, signal: AbortSignal): Promise<CheckResult> {
   const began = performance.now();
-  const late: CheckResult = {good: false, saw: `no complete answer within ${check.timeoutMs} ms`, listens: true};
+  const late: CheckResult = {good: false, saw: `no complete answer within ${check.timeoutMs} ms`, listens: true, late: true};
   const socket = await open(check.timeoutMs, host, port, signal);
   if (socket === 'late') return late;
   if (socket instanceof Error) return unconnected(socket);
@@ -93,9 +99,10 @@ async function checkHttp(check: HttpCheck, host: string, port: number, signal: A
       const judge = () => {
         const body = Buffer.concat(chunks).toString('utf8');
         const status = answer.statusCode ?? 0;
-        if (!check.status.includes(status)) resolve({good: false, saw: `status ${status}, expected ${check.status.join(' or ')}${shown(body)}`, listens: true});
-        else if (check.body !== undefined && !new RegExp(check.body).test(body)) resolve({good: false, saw: `status ${status}, but the body does not match /${check.body}/${shown(body)}`, listens: true});
-        else resolve({good: true});
+        const said: HttpAnswer = {status, location: answer.headers.location};
+        if (!check.status.includes(status)) resolve({good: false, saw: `status ${status}, expected ${check.status.join(' or ')}${shown(body)}`, listens: true, answer: said});
+        else if (check.body !== undefined && !new RegExp(check.body).test(body)) resolve({good: false, saw: `status ${status}, but the body does not match /${check.body}/${shown(body)}`, listens: true, answer: said});
+        else resolve({good: true, answer: said});
       };
       answer.on('data', (chunk: Buffer) => {
         chunks.push(chunk);
@@ -114,7 +121,7 @@ async function checkHttp(check: HttpCheck, host: string, port: number, signal: A
 
 async function checkTcp(timeoutMs: number, host: string, port: number, signal: AbortSignal): Promise<CheckResult> {
   const socket = await open(timeoutMs, host, port, signal);
-  if (socket === 'late') return {good: false, saw: `no connection within ${timeoutMs} ms`, listens: true};
+  if (socket === 'late') return {good: false, saw: `no connection within ${timeoutMs} ms`, listens: true, late: true};
   if (socket instanceof Error) return unconnected(socket);
   socket.destroy();
   return {good: true};
@@ -169,7 +176,7 @@ async function checkByCommand(check: Extract<CheckConfig, {kind: 'command'}>, co
   const how = result.timedOut ? `did not end within ${check.timeoutMs} ms`
     : result.spawnError !== undefined ? `cannot be run: ${result.spawnError}`
     : result.exitCode === undefined ? `was ended by ${result.endedBy ?? 'a signal'}` : `exited with ${result.exitCode}`;
-  return {good: false, saw: `${file} ${how}${shown(result.stderr || result.stdout)}`, listens: true};
+  return {good: false, saw: `${file} ${how}${shown(result.stderr || result.stdout)}`, listens: true, ...(result.timedOut ? {late: true} : {})};
 }
 
 function shown(body: string): string {

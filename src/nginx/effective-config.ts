@@ -1,10 +1,9 @@
 import {readFileSync} from 'node:fs';
 import {dirname, resolve} from 'node:path';
-import type {NginxConfig} from '../config/config.ts';
 import {DeployError, messageOf} from '../errors.ts';
 import {runCommand} from '../support/run-command.ts';
 import {SYSTEM_PATH} from '../support/system-path.ts';
-import {findMasters, testCommand, type NginxMaster} from '../upstream/nginx-master.ts';
+import {findMasters, testCommand, type NginxMaster, type NginxPlace} from '../upstream/nginx-master.ts';
 import {globToRegExp} from './include-glob.ts';
 import {ConfigSyntaxError, parseConfig, type Directive} from './parse-config.ts';
 
@@ -33,7 +32,7 @@ export interface FoundUpstream {
  * runs; where none runs, those that the configuration names.
  * Errors: SWITCH_REFUSED with nginx's words, when it refuses them.
  */
-export async function effectiveConfig(nginx: NginxConfig, master?: NginxMaster): Promise<ConfigFile[]> {
+export async function effectiveConfig(nginx: NginxPlace, master?: NginxMaster): Promise<ConfigFile[]> {
   const command = testCommand(master ?? (await findMasters(nginx)).fitting[0], nginx);
   for (let tried = 1;; tried++) {
     const result = await runCommand(command, {env: {PATH: SYSTEM_PATH, LC_ALL: 'C.UTF-8'}, cwd: '/', timeoutMs: TEST_TIMEOUT_MS});

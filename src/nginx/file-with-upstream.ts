@@ -27,6 +27,12 @@ export function upstreamsIn(file: ConfigFile, name: string): FoundUpstream[] {
   return found.length > 0 ? found : findUpstreams([file], name, 'http');
 }
 
+/** The main file and all that it includes, as far as this account may read them; none when it may not read the first. nginx is not asked. */
+export function filesFrom(main: string): ConfigFile[] {
+  const bytes = readIfPossible(main);
+  return bytes === undefined ? [] : withIncluded(parsed({path: main, bytes}), dirname(main));
+}
+
 /** The file and all that it includes, each once. */
 function withIncluded(file: ConfigFile, base: string): ConfigFile[] {
   const files = [file];

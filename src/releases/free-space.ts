@@ -1,8 +1,8 @@
 import {readFileSync, statfsSync} from 'node:fs';
 import {DeployError} from '../errors.ts';
 
-const RESERVE_BYTES = 16 * 1024 * 1024;
-const RESERVE_INODES = 200;
+export const RESERVE_BYTES = 16 * 1024 * 1024;
+export const RESERVE_INODES = 200;
 
 /** Errors: BUILD_FAILED with the mount and both figures when there is no room for a tree of this size. */
 export function requireSpace(directory: string, need: {bytes: number; entries: number}): void {

@@ -71,7 +71,8 @@ export async function runCommand(command: Command, options: RunOptions): Promise
   let pipesTimer: NodeJS.Timeout | undefined;
   child?.once('exit', () => {
     clearTimeout(timer);
-    pipesTimer = setTimeout(letGoOfPipes, PIPES_AFTER_EXIT_MS);
+    // Where we stood still meanwhile, the timer comes before what waits in the pipes: that is read first.
+    pipesTimer = setTimeout(() => setImmediate(letGoOfPipes), PIPES_AFTER_EXIT_MS);
   });
   options.signal?.addEventListener('abort', killGroup, {once: true});
   if (options.signal?.aborted === true) killGroup(); // While execa was loaded.

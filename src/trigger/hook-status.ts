@@ -56,6 +56,16 @@ export async function hookStatus(repository: HookedRepository, template: string,
   };
 }
 
+/** As much as is known without trying anything; `another`: the hook serves other applications, and not this one. */
+export function hookAtAGlance(repository: HookedRepository, template: string, wanted: HookedApplication): {readonly state: HookState | 'another'; readonly problems: readonly string[]} {
+  const problems: string[] = [];
+  const looks = lookAtHooks(repository, template);
+  const states = looks.map(hook => stateOf(hook, wanted, problems).state);
+  const serves = looks.some(({text}) => text.kind === 'ours' && !text.applications.some(one => sameApplication(one, wanted)));
+  const worst = states.find(state => state !== 'installed') ?? 'installed';
+  return {state: worst === 'not_installed' && serves ? 'another' : worst, problems};
+}
+
 /** The state of one file, and the application's line in it. */
 function stateOf({file, before, text, executable}: HookFile, wanted: HookedApplication, problems: string[]): {file: string; state: HookState; before: string | null; line?: HookedApplication} {
   const kept = lstatIfThere(before) !== undefined;
@@ -146,7 +156,7 @@ function committers({data}: HookedRepository): Identity[] {
 }
 
 /** As the account itself where we can become it, else by the modes of all that leads there. */
-async function mayUse(account: Identity, path: string, right: 'r' | 'w' | 'x', signal: AbortSignal): Promise<boolean> {
+export async function mayUse(account: Identity, path: string, right: 'r' | 'w' | 'x', signal: AbortSignal): Promise<boolean> {
   if (account.uid === process.getuid?.()) {
     return allowed(() => {
       accessSync(path, {r: constants.R_OK, w: constants.W_OK, x: constants.X_OK}[right]);
@@ -170,7 +180,7 @@ async function mayStart(account: Identity, deployer: Identity, command: readonly
 }
 
 /** With its groups, and otherwise free: `support/as-user.ts` would forbid sudo its rights. */
-function under({uid, gid}: Identity, {file, args}: Command): Command {
+export function under({uid, gid}: Identity, {file, args}: Command): Command {
   const groups = accountOf(uid) === undefined ? '--clear-groups' : '--init-groups';
   return {file: '/usr/bin/setpriv', args: ['--reuid', String(uid), '--regid', String(gid), groups, '--', file, ...args]};
 }
@@ -196,8 +206,23 @@ function whyNot(account: Identity, deployer: Identity, command: readonly string[
   return `${what}. To let it, put this line into a file in /etc/sudoers.d (with \`visudo -f\`):\n  ${sudoersLine(account, deployer, command)}`;
 }
 
+/** The line for /etc/sudoers that a problem ends with; undefined where it has none. */
+export function sudoersIn(problem: string): string | undefined {
+  return /\n {2}(\S.*)$/s.exec(problem)?.[1];
+}
+
+/** Whether a problem keeps nobody from filing a request: it is only deployed later than it could be. */
+export function onlyDelays(problem: string): boolean {
+  return problem.includes('commits and may not start the deploy');
+}
+
+/** Whether a problem is that the hook is not what an install would write now: it works all the same. */
+export function isOutdated(problem: string): boolean {
+  return /^\S.* (?:has another .* than the configuration and this command have now|was written by another version): /.test(problem);
+}
+
 /** A line for /etc/sudoers: in a command some characters have a meaning there. */
-function sudoersLine(account: Identity, deployer: Identity, command: readonly string[]): string {
+export function sudoersLine(account: Identity, deployer: Identity, command: readonly string[]): string {
   const name = ({uid}: Identity) => accountOf(uid)?.name ?? `\\#${uid}`;
   return `${name(account)} ALL=(${name(deployer)}) NOPASSWD: ${command.map(word => word.replace(/[,:=#\\*?[\]!"]/g, '\\$&')).join(' ')}`;
 }

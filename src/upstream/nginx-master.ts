@@ -21,13 +21,18 @@ export interface NginxChild {
   readonly title: 'worker' | 'shutting down' | 'untitled' | 'other';
 }
 
+/** What of the configuration says which nginx is meant. */
+export type NginxPlace = Pick<NginxConfig, 'binary' | 'conf' | 'prefix'>;
+
 const MASTER_TITLE = 'nginx: master process ';
+/** Where the running one does not show its own. */
+const USUAL_BINARY = '/usr/sbin/nginx';
 
 /**
  * Finds the master by its title, account, binary and main file.
  * Errors: SWITCH_REFUSED when none runs, when several would fit, or in the middle of a binary upgrade.
  */
-export async function findMaster(nginx: NginxConfig): Promise<NginxMaster> {
+export async function findMaster(nginx: NginxPlace): Promise<NginxMaster> {
   const {fitting, others} = await findMasters(nginx);
   const [found, second] = fitting;
   const which = [nginx.binary, ...mainArgs(nginx)].join(' ');
@@ -49,7 +54,7 @@ export async function findMaster(nginx: NginxConfig): Promise<NginxMaster> {
 }
 
 /** Every master that the configuration could mean, and those of the same binary with another main file. */
-export async function findMasters(nginx: NginxConfig): Promise<{fitting: NginxMaster[]; others: NginxMaster[]}> {
+export async function findMasters(nginx: NginxPlace): Promise<{fitting: NginxMaster[]; others: NginxMaster[]}> {
   const binary = realPath(nginx.binary);
   const running = allPids().flatMap(pid => masterAt(pid) ?? []).filter(master => master.binary === undefined || realPath(master.binary) === binary);
   const wanted = await mainFile(nginx);
@@ -65,6 +70,12 @@ export async function findMasters(nginx: NginxConfig): Promise<{fitting: NginxMa
     else others.push(master);
   }
   return {fitting: exact.length > 0 ? exact : cutOff, others};
+}
+
+/** Every nginx that runs here under root's account or ours, with its main file. */
+export function runningMasters(): Promise<{master: NginxMaster; mainFile: string}[]> {
+  const running = allPids().flatMap(pid => masterAt(pid) ?? []).filter(({trusted}) => trusted);
+  return Promise.all(running.map(async ({process, binary = USUAL_BINARY, args}) => ({master: {process, binary, args}, mainFile: await mainFileOf(args, {binary})})));
 }
 
 /** The children of the master that live now. Those that end at this moment may or may not be among them. */
@@ -105,12 +116,12 @@ export function titleOf(pid: number): NginxChild['title'] | undefined {
 }
 
 /** A test of the whole configuration as the running master would read it, or one that is started; `-T` also prints every file that it reads. */
-export function testCommand(master: NginxMaster | undefined, nginx: NginxConfig): Command {
+export function testCommand(master: Pick<NginxMaster, 'binary' | 'args'> | undefined, nginx: NginxPlace): Command {
   const args = master === undefined || master.args.length === 0 ? mainArgs(nginx) : master.args;
   return {file: master?.binary ?? nginx.binary, args: ['-T', '-q', ...args]};
 }
 
-function mainArgs(nginx: NginxConfig): string[] {
+function mainArgs(nginx: NginxPlace): string[] {
   return [...(nginx.conf === undefined ? [] : ['-c', nginx.conf]), ...(nginx.prefix === undefined ? [] : ['-p', nginx.prefix])];
 }
 
@@ -147,12 +158,12 @@ export function parseTitle(text: string): string[] {
 }
 
 /** The main file that the configuration means; undefined when it leaves that to the only nginx that runs. */
-async function mainFile(nginx: NginxConfig): Promise<string | undefined> {
+async function mainFile(nginx: NginxPlace): Promise<string | undefined> {
   if (nginx.conf === undefined && nginx.prefix === undefined) return undefined;
   return mainFileOf(mainArgs(nginx), nginx);
 }
 
-async function mainFileOf(args: readonly string[], nginx: NginxConfig): Promise<string> {
+async function mainFileOf(args: readonly string[], nginx: Pick<NginxPlace, 'binary'>): Promise<string> {
   const value = (flag: string) => args[args.indexOf(flag) + 1];
   const conf = args.includes('-c') ? value('-c') : undefined;
   if (conf !== undefined && isAbsolute(conf)) return conf;

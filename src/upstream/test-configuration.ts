@@ -39,16 +39,29 @@ function run(command: Command): Promise<CommandResult> {
 function judge(result: CommandResult, live: string): TestedConfiguration {
   if (result.exitCode !== 0) {
     const words = result.stderr.trim() || (result.timedOut ? `no answer within ${TEST_TIMEOUT_MS / 1000} s` : `could not be run: ${result.spawnError ?? result.endedBy ?? 'unknown'}`);
-    const fault = /\bin (\/\S+?):\d+/.exec(words)?.[1];
-    const whose = fault === undefined || fault === live || isSameFile(fault, live) ? '' : `\nThe fault is in ${fault}, which is not the file of this deploy.`;
-    throw new DeployError('SWITCH_REFUSED', `nginx -t refuses the configuration:\n${words}${whose}`, {hint: 'Mend the file that nginx names; the old upstream file is in place.'});
+    throw new DeployError('SWITCH_REFUSED', `nginx -t refuses the configuration:\n${words}${faultIn(words, live)}`, {hint: 'Mend the file that nginx names; the old upstream file is in place.'});
   }
-  const read = [...result.stdout.matchAll(/^# configuration file (.+):$/gm)].map(([, path]) => path ?? '');
-  if (!read.includes(live) && !read.some(path => isSameFile(path, live))) {
+  if (!isRead(result.stdout, live)) {
     throw new DeployError('SWITCH_REFUSED', `nginx does not read ${live}: no file of its configuration includes it`,
-      {hint: `Write \`include ${live};\` into the \`http { }\` block of nginx's main file, and \`proxy_pass http://UPSTREAM;\` where requests should go.`});
+      {hint: howToInclude(live)});
   }
   return {errorLog: /^\s*error_log\s+(\/[^\s;]+)/m.exec(result.stdout)?.[1]};
+}
+
+export function howToInclude(live: string): string {
+  return `Write \`include ${live};\` into the \`http { }\` block of nginx's main file, and \`proxy_pass http://UPSTREAM;\` where requests should go.`;
+}
+
+/** Whose the fault is, where nginx's words name another file than ours. */
+export function faultIn(words: string, live: string): string {
+  const fault = /\bin (\/\S+?):\d+/.exec(words)?.[1];
+  return fault === undefined || fault === live || isSameFile(fault, live) ? '' : `\nThe fault is in ${fault}, which is not the file of this deploy.`;
+}
+
+/** Whether `live` is among the files that nginx read; `printed`: what `nginx -T` printed. */
+export function isRead(printed: string, live: string): boolean {
+  const read = [...printed.matchAll(/^# configuration file (.+):$/gm)].map(([, path]) => path ?? '');
+  return read.includes(live) || read.some(path => isSameFile(path, live));
 }
 
 function isSameFile(path: string, live: string): boolean {

@@ -1,6 +1,7 @@
 import {chmodSync, lstatSync, mkdirSync, unlinkSync} from 'node:fs';
 import {createServer, type IncomingMessage, type ServerResponse} from 'node:http';
 import {join} from 'node:path';
+import type {Config} from '../config/config.ts';
 import type {DeployEvent, DeployResult} from '../deploy/events.ts';
 import {DeployError, messageOf} from '../errors.ts';
 
@@ -27,8 +28,9 @@ const MOST_UNREAD_BYTES = 1024 * 1024;
 const MOST_CONNECTIONS = 64;
 const REQUEST_TIMEOUT_MS = 5000;
 
-export function controlPath(runDir: string): string {
-  return join(runDir, 'control.sock');
+/** Of one application: several may share a `run_dir`. */
+export function controlPath({runDir, app}: Pick<Config, 'runDir' | 'app'>): string {
+  return join(runDir, `${app}.sock`);
 }
 
 /**
@@ -36,9 +38,10 @@ export function controlPath(runDir: string): string {
  * application, so a socket that lies there is one of a watch that died.
  * Errors: CONFIG_INVALID when `run_dir` cannot be used.
  */
-export async function openControl(runDir: string, answer: (request: ControlRequest) => ControlAnswer): Promise<{close(): Promise<void>}> {
-  const path = controlPath(runDir);
-  const server = createServer({requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS, connectionsCheckingInterval: 1000, maxHeaderSize: 8192}, (request, response) => {
+export async function openControl(config: Pick<Config, 'runDir' | 'app'>, answer: (request: ControlRequest) => ControlAnswer): Promise<{close(): Promise<void>}> {
+  const {runDir} = config;
+  const path = controlPath(config);
+  const server = createServer({requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS, connectionsCheckingInterval: REQUEST_TIMEOUT_MS, maxHeaderSize: 8192}, (request, response) => {
     const done = serve(request, response, answer).finally(() => running.delete(done));
     running.add(done);
   });

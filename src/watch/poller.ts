@@ -9,6 +9,7 @@ import {readState} from '../state/state-file.ts';
 import {nextPoll} from '../supervise/judge.ts';
 import {fileLook} from '../trigger/request-spool.ts';
 import {resolveAside} from '../working-copy/resolve-aside.ts';
+import {openWake} from './wake.ts';
 
 export interface Poller {
   /** Asks at once; a second call while one is asked makes it ask once more. */
@@ -19,7 +20,7 @@ export interface Poller {
 /** Asks the repository which revision is the newest, at `watch.poll` and when told to; files a request where that may be news. */
 export function startPoller(config: () => Config, say: (text: string) => void, signal: AbortSignal): Poller {
   let asked: LookTrigger | undefined;
-  let wake = new AbortController();
+  const woken = openWake();
   let failed = 0;
   let told: string | undefined;
   const ask = async (trigger: LookTrigger): Promise<void> => {
@@ -47,9 +48,8 @@ export function startPoller(config: () => Config, say: (text: string) => void, s
       const {pollMs} = config().watch;
       if (asked === undefined) {
         // What was asked in vain is asked again, be the repository never asked by itself.
-        await untilWoken(wake.signal, signal, pollMs > 0 ? nextPoll(pollMs, failed, Math.random()) : failed > 0 ? nextPoll(ASKED_AGAIN_MS, failed - 1, Math.random()) : undefined);
-        if (!wake.signal.aborted) asked = pollMs > 0 ? 'poll' : trigger ?? 'poll';
-        wake = new AbortController();
+        await woken.until(pollMs > 0 ? nextPoll(pollMs, failed, Math.random()) : failed > 0 ? nextPoll(ASKED_AGAIN_MS, failed - 1, Math.random()) : undefined, signal);
+        asked ??= pollMs > 0 ? 'poll' : trigger ?? 'poll';
       }
     }
   };
@@ -57,26 +57,11 @@ export function startPoller(config: () => Config, say: (text: string) => void, s
   return {
     look: trigger => {
       asked = trigger;
-      wake.abort();
+      woken.wake();
     },
     close: () => running,
   };
 }
 
-async function untilWoken(wake: AbortSignal, signal: AbortSignal, ms: number | undefined): Promise<void> {
-  const end = new AbortController();
-  const stop = () => end.abort();
-  wake.addEventListener('abort', stop, {once: true});
-  signal.addEventListener('abort', stop, {once: true});
-  try {
-    if (wake.aborted || signal.aborted) return;
-    await delay(ms ?? NEVER_MS, undefined, {signal: end.signal}).catch(() => undefined);
-  } finally {
-    signal.removeEventListener('abort', stop);
-  }
-}
-
 const DEPLOY_POLL_MS = 200;
 const ASKED_AGAIN_MS = 10_000;
-/** setTimeout knows no longer time. */
-const NEVER_MS = 2 ** 31 - 1;

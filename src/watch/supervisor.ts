@@ -15,6 +15,7 @@ import {readState} from '../state/state-file.ts';
 import {formatDuration} from '../support/durations.ts';
 import {isCrashLoop, isHung, pauseBeforeRestart, recentDeaths} from '../supervise/judge.ts';
 import type {LaunchedWorker} from '../workers/launch-worker.ts';
+import type {Beat} from './beat.ts';
 import type {Reviving} from './reviving.ts';
 import {openLifeLine, type LifeLine} from '../workers/life-line.ts';
 import {isAlive} from '../workers/process-identity.ts';
@@ -32,6 +33,7 @@ export interface SupervisorNeeds {
   /** Those of the configuration with this hash, where it was read in this watch; else of the present one. */
   tools(configHash: string): DeployTools;
   readonly reviving: Reviving;
+  readonly beat: Beat;
   /** Asks for a deploy that replaces this worker of what serves on a spare port. */
   replace(worker: Worker): void;
   /** Asks for the last good release, instead of this one. */
@@ -46,8 +48,7 @@ export interface Supervisor {
   close(): Promise<void>;
 }
 
-/** The death of a process that is not our child is seen by looking. */
-const LOOK_MS = 200;
+const UNIT_POLL_MS = 200;
 const FAILED_CHECK_AGAIN_MS = 1000;
 const GIVEN_UP_PAUSE_MS = 5000;
 const REPLACE_AGAIN_MS = 30_000;
@@ -134,10 +135,10 @@ export function supervise(needs: SupervisorNeeds): Supervisor {
     });
     underWay.add(done);
   };
-  const timer = setInterval(lookIfPossible, LOOK_MS);
+  const stopLooking = needs.beat.every(1, lookIfPossible);
   return {
     close: async () => {
-      clearInterval(timer);
+      stopLooking();
       await Promise.all(underWay);
       for (const one of watched.values()) letGo(one);
     },
@@ -252,7 +253,7 @@ async function revive(one: Watched, generation: Generation, needs: SupervisorNee
 /** Whether systemd, whose unit it is, has started it again and it listens, before `check.deadline`. */
 async function isBackByItself(one: Watched, needs: SupervisorNeeds): Promise<boolean> {
   const {check, workers: {host}, stateDir} = needs.config();
-  for (let deadline = performance.now() + check.deadlineMs; performance.now() < deadline; await delay(LOOK_MS, undefined, {signal: needs.signal})) {
+  for (let deadline = performance.now() + check.deadlineMs; performance.now() < deadline; await delay(UNIT_POLL_MS, undefined, {signal: needs.signal})) {
     const [standing] = await standings([one.worker]);
     if (standing === undefined || (standing.process === undefined && !standing.restarting)) return false;
     const owner = portOwner(host, one.worker.port, {id: one.worker.id, process: standing.process});

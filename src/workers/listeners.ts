@@ -1,7 +1,7 @@
 import {closeSync, openSync, readSync, readdirSync} from 'node:fs';
 import {errnoOf} from '../errors.ts';
 import type {ProcessIdentity} from '../deploy/deployment.ts';
-import {readProcLink} from './process-identity.ts';
+import {allPids, identify, readProcLink} from './process-identity.ts';
 
 export interface Listener {
   /** As an IP literal, e.g. `127.0.0.1`, `0.0.0.0`, `::`. */
@@ -31,6 +31,18 @@ export function listenersOn(host: string, port: number): Listener[] {
 export function ownerAmong(processes: readonly ProcessIdentity[], inode: number): ProcessIdentity | undefined {
   const link = `socket:[${inode}]`;
   return processes.find(({pid}) => openFiles(pid).some(fd => readProcLink(`/proc/${pid}/fd/${fd}`) === link));
+}
+
+/** For each of these sockets the living processes that have it open, as far as we may see; reads the whole of /proc. */
+export function ownersOf(inodes: readonly number[]): Map<number, ProcessIdentity[]> {
+  const owners = new Map(inodes.map(inode => [inode, [] as ProcessIdentity[]]));
+  for (const pid of allPids()) {
+    const links = new Set(openFiles(pid).map(fd => readProcLink(`/proc/${pid}/fd/${fd}`)));
+    const owner = [...owners].some(([inode]) => links.has(`socket:[${inode}]`)) ? identify(pid) : undefined;
+    if (owner === undefined) continue;
+    for (const [inode, of] of owners) if (links.has(`socket:[${inode}]`)) of.push(owner);
+  }
+  return owners;
 }
 
 /** Sockets of one address and port stand beside each other, so the reading ends behind the first such run. */

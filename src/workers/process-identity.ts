@@ -100,15 +100,20 @@ export function processesWith(line: string): ProcessIdentity[] {
   return allPids().filter(pid => pid !== process.pid && hasEnvironmentLine(pid, line)).flatMap(pid => identify(pid) ?? []);
 }
 
-/** Kills them until none is found: one that forks while we look is caught in the next round. */
+/** Kills them until none is found: one that forks while we look is caught by a later look. */
 export function killProcessesWith(line: string): void {
-  for (let round = 0; round < MOST_KILL_ROUNDS; round++) {
+  for (let round = 0, inVain = 0; round < MOST_KILL_ROUNDS && inVain < LOOKS; round++) {
     const left = processesWith(line);
-    if (left.length === 0) return;
+    inVain = left.length === 0 ? inVain + 1 : 0;
     for (const identity of left) signalProcess(identity, 'SIGKILL');
   }
 }
 
+/**
+ * So many looks in a row that find nobody say that there is nobody. One that forks and ends in the middle of a look escapes that look, and
+ * its child, too; a program that becomes a daemon does so twice.
+ */
+export const LOOKS = 3;
 const MOST_KILL_ROUNDS = 20;
 
 /** Most of them fit; `readFileSync`, which cannot know their size, would begin with sixteen times as much for each. */

@@ -34,7 +34,7 @@ export function unitStopper({runDir, stop}: {runDir: string; stop: {timeoutMs: n
       throw new DeployError('CLEANUP_INCOMPLETE', `systemd does not stop ${unit}: ${stderr.trim()}`, {hint: `See \`systemctl status ${unit}\`, then run \`osyw-deploy recover\`.`});
     }
     const end = before.length === 0 ? 'gone' : obeyed ? 'stopped' : 'killed';
-    const stopped = await killLeft({...result, end, left: []}, [...before, ...workerTree(worker)]);
+    const stopped = await killLeft({...result, end, left: []}, before, worker);
     if (stopped.left.length === 0) removeEnvironmentFile(environmentFileOf(runDir, unit));
     return stopped;
   };

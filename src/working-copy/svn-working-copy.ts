@@ -468,7 +468,7 @@ function parseInfo(xml: string): Info {
 }
 
 /** A path on this machine as svn wants it. */
-function asUrl(url: string): string {
+export function asUrl(url: string): string {
   return (url.startsWith('/') ? pathToFileURL(url).href : url).replace(/(?<!\/)\/+$/, '');
 }
 

@@ -74,7 +74,7 @@ test('plan tells what now would do, and changes nothing', async (t) => {
   const revision = await site.release('2');
   const before = footprint(site.dir);
   const plan = await json(site, ['plan']);
-  assert.deepEqual(Object.keys(plan).sort(), ['nginx', 'outcome', 'ports', 'revision', 'stops']);
+  assert.deepEqual(Object.keys(plan).sort(), ['build', 'changed', 'deploy', 'draining', 'from', 'hook', 'interrupted', 'nginx', 'outcome', 'ports', 'release', 'revision', 'stops']);
   assert.equal(plan['revision'], revision);
   const {workers} = (await site.status()).serving ?? {workers: []};
   assert.deepEqual(plan['stops'], workers.map(({port, pid}) => ({port, pid})));

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import {spawnSync} from 'node:child_process';
 import {createHmac, randomUUID} from 'node:crypto';
-import {chmodSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync} from 'node:fs';
+import {chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync} from 'node:fs';
 import {request} from 'node:http';
 import {connect, createServer} from 'node:net';
 import {join} from 'node:path';
@@ -241,6 +241,38 @@ test('a deploy through watch: Ctrl-C lets it go on, another is BUSY, workers are
   assert.deepEqual(await deploys(site), ['manual deployed', 'manual deployed']);
 });
 
+test('a watch that starts beside the deploy of another answers at once, and looks when that has ended', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const gate = makeGate(t, site);
+  site.configure({release: {build: [gate.build]}});
+  await site.release('2');
+  const other = site.start(['now']);
+  await gate.reached();
+  const watch = await watchOver(t, site);
+  const client = await site.now();
+  assert.deepEqual([client.exit, client.result?.code], [4, 'BUSY']);
+  gate.open();
+  assert.equal((await other.ended).exit, 0);
+  await serves(site, '2');
+  const [victim] = await workers(site);
+  process.kill(present(victim, 'worker').pid, 'SIGKILL');
+  await waitUntil('the worker to be back', async () => (await workers(site)).every(({state, pid}) => state === 'healthy' && pid !== victim?.pid), SOON);
+  await watch.end();
+  await site.settled({version: '2'});
+});
+
+test('after SIGHUP the log goes on in a file of its old name', {timeout: LONG_MS}, async t => {
+  const site = await makeSite(t);
+  await site.deployed();
+  const watch = await watchOver(t, site);
+  const log = join(site.stateDir, 'log', 'osyw-deploy.log');
+  renameSync(log, `${log}.1`);
+  watch.child.kill('SIGHUP');
+  await waitUntil('the log to go on', () => existsSync(log) && readFileSync(log, 'utf8').includes(`read ${site.configFile} again`), SOON);
+  await watch.end();
+});
+
 test('SIGHUP reads the configuration again; a bad one is refused loudly and the old one stays', {timeout: LONG_MS}, async t => {
   const site = await makeSite(t, {count: 2});
   await site.deployed();
@@ -285,7 +317,7 @@ test('the control socket: garbage, endless and idle clients, and another account
   const site = await makeSite(t);
   await site.deployed();
   const watch = await watchOver(t, site);
-  const path = join(site.dir, 'run', 'control.sock');
+  const path = join(site.dir, 'run', 'site.sock');
   assert.equal(statSync(path).mode & 0o777, 0o600);
   const say = (text: string) => new Promise<string>(resolve => {
     let heard = '';
@@ -452,7 +484,7 @@ test('a control socket of a watch that died, and one where nobody answers, are n
   const watch = await watchOver(t, site);
   watch.child.kill('SIGKILL');
   await watch.ended;
-  const path = join(site.dir, 'run', 'control.sock');
+  const path = join(site.dir, 'run', 'site.sock');
   assert.ok(statSync(path).isSocket());
   await site.release('2');
   await site.deployed();

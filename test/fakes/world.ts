@@ -355,7 +355,7 @@ export class World {
         launch: async (release, plan) => life.later(`start: worker ${plan.slot + 1}`, () => {
           const identity = world.#identity();
           const flaw = options.flaws?.[release.revision];
-          if (!disk.releases.get(release.id)?.complete) world.broken.push(`a worker was started in release ${release.id}, which is not complete`);
+          if (release.adopted === true ? disk.workingCopy !== release.revision : !disk.releases.get(release.id)?.complete) world.broken.push(`a worker was started in release ${release.id}, which is not complete`);
           const named = portsIn(world.nginx.file ?? '').includes(plan.port);
           if (named && (world.state.serving?.release.id !== release.id || world.state.serving.workers.some(worker => world.#isAlive(worker.process)))) world.broken.push(`a worker was started on port ${plan.port}, which the upstream file names`);
           const process: Process = {identity, id: plan.id, port: plan.port, revision: release.revision, comesBack: named, alive: flaw !== 'dies at once'};

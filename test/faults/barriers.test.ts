@@ -58,8 +58,6 @@ interface Point {
   readonly phase: string;
   /** In which configurations it is passed. */
   readonly where: readonly Configuration[];
-  /** Which effects are behind a deploy that stands there. */
-  readonly past: (effect: string) => boolean;
 }
 
 /** A deploy that stands at its point, and everything that a fault needs. */
@@ -67,6 +65,8 @@ interface Standing {
   readonly t: TestContext;
   readonly site: Site;
   readonly point: Point;
+  /** Which effects are behind it. */
+  readonly past: (effect: string) => boolean;
   readonly barrier: Barrier;
   readonly command: RunningCommand;
   /** The versions of before and of this deploy. */
@@ -102,13 +102,13 @@ const FAULTS: readonly Fault[] = [
   {
     name: 'SIGTERM',
     meet: async at => {
-      const {command, point} = at;
+      const {command, point, past} = at;
       command.child.kill('SIGTERM');
       const began = performance.now();
       const end = await goesOn(at);
       assert.ok(performance.now() - began < ENDS_WITHIN_MS, `it took ${performance.now() - began} ms to end`);
       // What the other stories have of their own comes after the failure that decides how they end.
-      const allowed = point.story !== GOOD || point.past('journal.switched') ? [point.story.exit] : point.past('health.waitUntilHealthy') ? [0, 13] : [13];
+      const allowed = point.story !== GOOD || past('journal.switched') ? [point.story.exit] : past('health.waitUntilHealthy') ? [0, 13] : [13];
       await endsWith(end, allowed, at);
     },
   },
@@ -132,7 +132,7 @@ const FAULTS: readonly Fault[] = [
     name: 'a second deploy',
     meet: async at => {
       const second = await at.site.now(['--force']);
-      const locked = !at.point.past('records.takeDrain');
+      const locked = !at.past('records.takeDrain');
       assert.ok(second.exit === 4 || !locked && second.exit === at.point.story.exit, `the second ended with ${second.exit}: ${second.stdout}${second.stderr}`);
       await endsWith(await goesOn(at), [at.point.story.exit], at);
     },
@@ -165,11 +165,11 @@ async function kill(command: RunningCommand): Promise<void> {
 }
 
 /** From wherever it was killed it comes to the old or the new release, and loses neither a request of a visitor nor one of a hook. */
-async function recovers({site, point, observer, old, fresh, filed}: Pick<Standing, 'site' | 'point' | 'observer' | 'old' | 'fresh' | 'filed'>): Promise<void> {
+async function recovers({site, point, past, observer, old, fresh, filed}: Pick<Standing, 'site' | 'point' | 'past' | 'observer' | 'old' | 'fresh' | 'filed'>): Promise<void> {
   site.forget();
   await observer?.settles();
   const version = await site.version();
-  const may = point.story !== GOOD ? [old] : point.past('journal.switched') ? [fresh] : point.past('journal.switching') ? [old, fresh] : [old];
+  const may = point.story !== GOOD ? [old] : past('journal.switched') ? [fresh] : past('journal.switching') ? [old, fresh] : [old];
   assert.ok(may.includes(version), `${version} serves, it should be ${may.join(' or ')}`);
   if (filed && version === old && point.story === GOOD) assert.ok(spooled(site) > 0, 'the request that nobody answered is filed again');
   await observer?.goesOn({version});
@@ -206,7 +206,8 @@ async function standAt(t: TestContext, site: Site, point: Point, {filed}: Config
     return undefined;
   }
   assert.ok(reached, `the deploy did not come to ${point.name}: ${barrier.command.stdout()}${barrier.command.stderr()}`);
-  return {t, site, point, barrier, command: barrier.command, old, fresh, observer, filed};
+  const passed = new Set(barrier.passed().filter(name => name !== point.name));
+  return {t, site, point, past: effect => passed.has(`${effect}.after`), barrier, command: barrier.command, old, fresh, observer, filed};
 }
 
 async function begin(site: Site, story: Story, version: string, point: string | undefined, filed: boolean): Promise<Barrier & {command: RunningCommand}> {
@@ -250,7 +251,7 @@ class Sites {
 
 /** The points that each story passes, from a run of it in which nothing happens. */
 async function findPoints(sites: Sites): Promise<Point[]> {
-  const found = new Map<string, {name: string; story: Story; phase: string; where: Configuration[]; before: Set<string>}>();
+  const found = new Map<string, {name: string; story: Story; phase: string; where: Configuration[]}>();
   await inLanes(CONFIGURATIONS, async configuration => {
     const site = await sites.of(configuration);
     // What a failed deploy does is the same for all but the tree.
@@ -261,16 +262,16 @@ async function findPoints(sites: Sites): Promise<Point[]> {
       assert.equal(end.exit, story.exit, `${story.name}, ${configuration.name}: ${end.stdout}${end.stderr}`);
       let phase = 'update';
       const names = passed();
-      names.forEach((name, i) => {
+      for (const name of names) {
         phase = phaseFrom(name) ?? phase;
         const key = `${story.exit} ${name}`;
-        const point = found.get(key) ?? {name, story, phase, where: [], before: new Set(names.slice(0, i))};
+        const point = found.get(key) ?? {name, story, phase, where: []};
         point.where.push(configuration);
         found.set(key, point);
-      });
+      }
     }
   });
-  const points = [...found.values()].map(({before, ...point}): Point => ({...point, past: effect => before.has(`${effect}.after`)}));
+  const points: Point[] = [...found.values()];
   const good = new Set(points.filter(({story}) => story === GOOD).map(({name}) => name));
   // What the other stories have in common with the good one was met there.
   return points.filter(({story, name}) => story === GOOD || !good.has(name));

@@ -88,6 +88,10 @@ describe('folders do not reach backwards', () => {
   test('the parts of the watch know nothing of the command line', () => {
     assert.deepEqual(imports.filter(one => folder(one.file) === 'watch' && one.of.startsWith('.') && ['cli', 'main.ts', 'wire.ts'].includes(folder(target(one)) || target(one))), []);
   });
+  test('the doctor knows nothing of the command line, and nobody but that of the doctor', () => {
+    assert.deepEqual(imports.filter(one => folder(one.file) === 'doctor' && one.of.startsWith('.') && ['cli', 'watch', 'main.ts', 'wire.ts', 'log.ts'].includes(folder(target(one)) || target(one))), []);
+    assert.deepEqual(imports.filter(one => one.of.startsWith('.') && folder(target(one)) === 'doctor' && !['doctor', 'cli'].includes(folder(one.file))), []);
+  });
   test('what a hook says of itself is pure', () => {
     assert.deepEqual(imports.filter(({file}) => file === 'trigger/hook-script.ts').map(({of}) => of), ['node:crypto', '../errors.ts']);
   });

@@ -19,7 +19,7 @@ test('the version and the help', async () => {
   assert.deepEqual(await run('--version'), {exit: 0, out: '1.2.3\n', message: ''});
   const help = await run('--help');
   assert.equal(help.exit, 0);
-  for (const word of ['init', 'hook', 'now', 'plan', 'rollback', 'recover', 'status', 'history', 'logs', 'start', 'stop', 'restart', 'reload', '--config', '--json', '--quiet', '--verbose', '--app']) assert.match(help.out, new RegExp(word));
+  for (const word of ['init', 'hook', 'now', 'plan', 'rollback', 'recover', 'status', 'history', 'logs', 'doctor', 'start', 'stop', 'restart', 'reload', '--config', '--json', '--quiet', '--verbose', '--app']) assert.match(help.out, new RegExp(word));
   assert.doesNotMatch(help.out, /\bdrain\b.*hidden/);
   assert.match((await run('now', '--help')).out, /--revision[^]*--force[^]*--no-wait/);
 });

@@ -63,7 +63,7 @@ test('the webhook is rendered as it was written, and never its secret', t => {
   ] as const) {
     const config = parseConfig(`${MINIMAL}watch: {webhook: {listen: "${listen}", secret_file: ${file}, ${rest}}}\n`, FILE, ENV);
     assert.deepEqual(parseConfig(renderConfig(config), FILE, ENV), config);
-    assert.deepEqual(configAsObject(config)['watch'], {poll: '1m', settle: '500ms', edits: false, check: '20s', webhook: {listen, secret_file: file, ...shown}});
+    assert.deepEqual(configAsObject(config)['watch'], {poll: '1m', settle: '500ms', edits: false, check: '30s', webhook: {listen, secret_file: file, ...shown}});
     assert.doesNotMatch(renderConfig(config), /geheim/);
   }
 });
@@ -74,6 +74,6 @@ test('the object has the keys of the file, and leaves out what has no value', ()
   assert.deepEqual(shown['source'], {working_copy: '/srv/shop/copy', timeout: '2m', paths: []});
   assert.deepEqual(shown['drain'], {quiet: '1m', deadline: '5m'});
   assert.deepEqual(shown['hook'], {wait: false, wait_timeout: '5m', supersede: false});
-  assert.deepEqual(shown['watch'], {poll: '1m', settle: '500ms', edits: false, check: '20s'});
+  assert.deepEqual(shown['watch'], {poll: '1m', settle: '500ms', edits: false, check: '30s'});
   assert.deepEqual(JSON.parse(JSON.stringify(shown)), shown);
 });

@@ -42,7 +42,7 @@ const newest = (): Request => ({trigger: 'manual', requestedBy: 'ann', target: {
 const release = (trigger: Request['trigger'], index: number) => (world: World): Request => {
   const served = world.state.served.at(index);
   assert.ok(served);
-  return {trigger, requestedBy: 'ann', target: {kind: 'release', release: {id: served.id, revision: served.revision, dir: served.dir}}, force: true, filed: []};
+  return {trigger, requestedBy: 'ann', target: {kind: 'release', release: {id: served.id, revision: served.revision, dir: served.dir, ...(served.adopted && {adopted: true})}}, force: true, filed: []};
 };
 const replacement = (...slots: number[]) => (world: World): Request => {
   const {target, ...request} = release('watch', -1)(world);
@@ -95,6 +95,15 @@ const SITUATIONS: Readonly<Record<string, Situation>> = {
   'in place, never healthy': {alike: true, before: ['r1'], world: {inPlace: true, ...flawed('never healthy')}, ends: 'NEVER_HEALTHY', bad: true},
   'in place, the probe fails': {before: ['r1'], world: {inPlace: true, ...flawed('fails the probe')}, ends: 'ROLLED_BACK', bad: true},
   'in place, a rollback': {alike: true, before: ['r1', 'r2'], world: {inPlace: true}, request: release('rollback', -2), ends: 'OK'},
+  'the first deploy after an adoption': {before: [], world: {byHand: BY_HAND}, prepare: adopted, ends: 'OK'},
+  'the first deploy after an adoption, never healthy': {before: [], world: {byHand: BY_HAND, ...flawed('never healthy')}, prepare: adopted, ends: 'NEVER_HEALTHY', bad: true},
+  'the first deploy after an adoption, the probe fails': {before: [], world: {byHand: BY_HAND, ...flawed('fails the probe')}, prepare: adopted, ends: 'ROLLED_BACK', bad: true},
+  'a restart of adopted workers': {before: [], world: {byHand: BY_HAND}, prepare: adopted, request: release('manual', -1), ends: 'OK'},
+  'an adopted worker is replaced beside the other': {alike: true, before: [], world: {byHand: BY_HAND}, prepare: adopted, request: replacement(1), ends: 'OK'},
+  'a start of what was adopted, after a reboot': {alike: true, before: [], world: {byHand: BY_HAND}, prepare: world => {
+    adopted(world);
+    world.reboot();
+  }, dead: true, request: release('manual', -1), ends: 'OK'},
   'old releases are pruned': {alike: true, before: ['r1', 'r2', 'r3'], world: {keep: 2}, ends: 'OK'},
   'interrupted in the start': {alike: true, before: ['r1'], interruptIn: 'start', ends: 'INTERRUPTED', bad: true},
   'interrupted in the check': {alike: true, before: ['r1'], interruptIn: 'check', ends: 'INTERRUPTED', bad: true},
@@ -242,6 +251,21 @@ function stopped(world: World): void {
   world.disk.journal = undefined;
 }
 
+/** What `osyw-deploy adopt` leaves of the processes that were started by hand. */
+function adopted(world: World): void {
+  const since = '2026-11-23T02:11:00.000Z';
+  const served = {id: '000001', revision: 'r1', dir: '/var/bottle', adopted: true} as const;
+  world.processes = world.processes.map((process, slot) => ({...process, id: `osyw/adoption/${slot}/adopted-1`, revision: 'r1'}));
+  const workers = world.processes.map(({id, port, identity}, slot) => ({slot, port, id: id ?? '', process: identity, startedAt: since}));
+  world.disk.state = {
+    ...world.state, nextRelease: 2, lastPort: 9002,
+    serving: {deploy: 'adoption', release: served, configHash: 'adopted', since, workers},
+    served: [{...served, servedAt: since, firstServedAt: since, good: false}],
+  };
+  world.disk.workingCopy = 'r1';
+  world.disk.history.push({id: 'adoption', trigger: 'manual', requested_by: 'ann', revision: 'r1', release: '000001', outcome: 'deployed', exit: 0, code: 'OK', error: null, phases: {}, started_at: since, ended_at: since});
+}
+
 function rebooted(further: (world: World) => void): (world: World) => void {
   return world => {
     world.reboot();
@@ -359,11 +383,11 @@ function complaints(world: World, situation: Situation, end: Outcome | undefined
 
   expect(journal.length === 0 || journal.at(-1)?.type === 'closed', () => `the journal ends with ${journal.at(-1)?.type}`);
   expect(disk.drains.size === 0, () => 'a drain is left');
-  const kept = releasesToKeep(state, [], world.options.keep ?? 5);
+  const kept = releasesToKeep(state, [], world.options.keep ?? 5).filter(id => ![serving?.release, ...state.served].some(one => one?.id === id && one.adopted === true));
   expect([...disk.releases.keys()].sort().join() === [...kept].sort().join(), () => `the releases ${list([...disk.releases.keys()])} are there, ${list(kept)} should be`);
   expect([...disk.releases.values()].every(({complete}) => complete), () => 'a release is half made');
   expect([...world.usedIds].every(used => Number(used) < state.nextRelease), () => `the number ${state.nextRelease} would be given a second time`);
-  if (world.options.inPlace === true && serving !== null) expect(disk.workingCopy === serving.release.revision, () => `the working copy is at ${disk.workingCopy}, ${serving.release.revision} serves`);
+  if ((world.options.inPlace === true || serving?.release.adopted === true) && serving !== null) expect(disk.workingCopy === serving.release.revision, () => `the working copy is at ${disk.workingCopy}, ${serving.release.revision} serves`);
   return found;
 }
 

@@ -88,7 +88,7 @@ test('a body without an end is judged by its beginning, and not waited for', asy
     socket.once('close', () => (sent = socket.bytesWritten));
   };
   const {result, ms} = await checked(t, answer, '  http: /healthz\n  body: "^all is well"\n');
-  assert.deepEqual(result, {good: true});
+  assert.deepEqual(result, {good: true, answer: {status: 200, location: undefined}});
   assert.ok(ms < TIMEOUT_MS, `it took ${ms} ms`);
   const {result: other} = await checked(t, answer, '  http: /healthz\n  body: "^all is lost"\n');
   assert.ok(!other.good && other.saw.length < 1000, 'what is told of it is short');
@@ -97,5 +97,5 @@ test('a body without an end is judged by its beginning, and not waited for', asy
 
 test('the statuses that count are those of the configuration', async t => {
   const {result} = await checked(t, socket => socket.end(head('204 No Content')), '  http: /healthz\n  status: [200, 204]\n');
-  assert.deepEqual(result, {good: true});
+  assert.deepEqual(result, {good: true, answer: {status: 204, location: undefined}});
 });

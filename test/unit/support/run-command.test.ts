@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import {test} from 'node:test';
+import {setImmediate as turn} from 'node:timers/promises';
 import {runCommand, type CommandResult} from '../../../src/support/run-command.ts';
 import {identify} from '../../../src/workers/process-identity.ts';
 import {waitUntil} from '../../support/wait-until.ts';
@@ -78,6 +79,16 @@ test('it is over when the program is, whoever else holds its pipes', async () =>
   assert.ok(pid > 1);
   await waitUntil('the daemon to be there', () => identify(pid));
   process.kill(pid, 'SIGKILL');
+});
+
+test('what was written is read, although we stood still until long after the end', async () => {
+  // The pipe is somebody else's after the end; so it is known to be over, and not known to be empty.
+  const running = runCommand(sh('(sleep 0.3; echo late) & echo begun'), SOON);
+  const since = performance.now();
+  await waitUntil('its end to be heard of', () => performance.now() - since > 150, {everyMs: 5});
+  await turn(); // From here on timers come next, before what there is to read.
+  for (const until = performance.now() + 600; performance.now() < until;);
+  assert.equal((await running).stdout, 'begun\nlate\n');
 });
 
 test('an abort kills the group and throws the reason', async () => {

@@ -49,6 +49,17 @@ test('one that ignores the signal is killed after the grace', async () => {
   assert.equal(isAlive(self), false);
 });
 
+test('one that becomes a daemon at this very moment is stopped whole', async () => {
+  for (let round = 0; round < 30; round++) {
+    // Forked, in a session of its own, forked again: each parent ends at once.
+    const {id} = await start(`exec /usr/bin/python3 -S -E -c 'import os, time; print("ready", flush=True); time.sleep(${round / 10_000}); os.fork() and os._exit(0); os.setsid(); time.sleep(${(round % 7) / 10_000}); os.fork() and os._exit(0); time.sleep(60)'`);
+    const {left} = await stopWorker({id, port: 8811, process: undefined}, AT_ONCE);
+    assert.deepEqual(left, []);
+    // One that escaped has nowhere further to go.
+    for (let look = 0; look < 3; look++) assert.deepEqual(markedProcesses(id), [], `round ${round}`);
+  }
+});
+
 test('a grandchild in a session of its own is found by the mark, and killed', async () => {
   const {id, self, says} = await start('setsid sh -c \'trap "" TERM; echo $$ ready; while :; do sleep 0.01; done\' & trap "exit 0" TERM; wait');
   const grandchild = identify(Number.parseInt(says, 10));

@@ -1,0 +1,194 @@
+import {mkdtempSync, readFileSync, rmSync} from 'node:fs';
+import {tmpdir} from 'node:os';
+import {join} from 'node:path';
+import type {Config} from '../config/config.ts';
+import {masked} from '../config/shown.ts';
+import {DeployError, errnoOf} from '../errors.ts';
+import {shellWord} from '../service/quoting.ts';
+import type {Identity} from '../support/accounts.ts';
+import {lstatIfThere} from '../support/lstat-if-there.ts';
+import {runCommand} from '../support/run-command.ts';
+import {SYSTEM_PATH} from '../support/system-path.ts';
+import {nameOf} from '../trigger/spool-rights.ts';
+import {gitDirectories, unfinishedCommand} from '../working-copy/git-files.ts';
+import {openGit} from '../working-copy/git-command.ts';
+import {parseGitStatus} from '../working-copy/git-status.ts';
+import {findVcs} from '../working-copy/open-working-copy.ts';
+import {resolveAside} from '../working-copy/resolve-aside.ts';
+import {lastWords, namedFiles, shownText} from '../working-copy/shown-text.ts';
+import {openSvn} from '../working-copy/svn-command.ts';
+import {parseSvnStatus} from '../working-copy/svn-status.ts';
+import type {Moment} from './clock.ts';
+import type {Finding} from './finding.ts';
+import {atLeast} from './nginx.ts';
+
+const COMMAND_MS = 10_000;
+/** git: `GIT_CONFIG_GLOBAL`; svn: `--password-from-stdin`. */
+const OLDEST = {git: [2, 32], svn: [1, 10]} as const;
+
+/** Whether the program is there, and new enough for what is asked of it. */
+export async function vcsVersion(vcs: 'svn' | 'git', signal: AbortSignal): Promise<Finding> {
+  const check = 'vcs-version';
+  const {stdout, spawnError} = await runCommand({file: vcs, args: ['--version']}, {env: {PATH: SYSTEM_PATH, LC_ALL: 'C.UTF-8', HOME: '/'}, cwd: '/', timeoutMs: COMMAND_MS, signal});
+  const [, major, minor, patch] = /version (\d+)\.(\d+)(?:\.(\d+))?/.exec(stdout) ?? [];
+  const mend = `apt-get install --yes ${vcs === 'svn' ? 'subversion' : 'git'}`;
+  if (major === undefined) return {check, level: 'problem', says: `${vcs} cannot be run (${spawnError ?? 'it says no version'})`, means: 'no revision can be fetched (UPDATE_FAILED)', mend};
+  const version = [major, minor, patch ?? '0'].map(Number);
+  if (!atLeast(version, OLDEST[vcs])) return {check, level: 'problem', says: `${vcs} is ${version.join('.')}; at least ${OLDEST[vcs].join('.')} is needed`, means: 'passwords and settings cannot be given to it without others reading them', mend};
+  return {check, level: 'ok', says: `${vcs} is ${version.join('.')}`};
+}
+
+/** Whether the repository answers, lets us in, and has something to deploy: asked as a deploy would ask. */
+export async function sourceReachable(config: Config, signal: AbortSignal): Promise<Finding> {
+  const check = 'source-reachable';
+  const place = 'source.url';
+  try {
+    const revision = await resolveAside(config, undefined, signal);
+    return {check, level: 'ok', says: `the repository answers, and lets us in; ${revision} is the newest revision`, place};
+  } catch (error) {
+    if (!(error instanceof DeployError)) throw error;
+    return {check, level: 'problem', says: error.message, means: `every deploy fails in update (${error.code}). ${error.hint}`, mend: triedAgain(config), place};
+  }
+}
+
+/** The question as a person would ask it, to see the system's own words. */
+function triedAgain({source: {url, username, workingCopy, branch}}: Config): string {
+  const vcs = quietly(() => findVcs(workingCopy, url));
+  const from = url === undefined ? workingCopy : masked(url);
+  if (vcs === 'svn') return `svn info ${username === undefined ? '' : `--username ${shellWord(username)} `}${shellWord(from)}`;
+  return `git ls-remote ${shellWord(url === undefined ? 'origin' : from)}${branch === undefined ? '' : ` ${shellWord(branch)}`}`;
+}
+
+function quietly<T>(look: () => T): T | undefined {
+  try {
+    return look();
+  } catch {
+    return undefined; // What cannot be told is told by the finding itself.
+  }
+}
+
+/** Whether an update would be refused: edits, conflicts, obstructions, an unfinished merge. Nothing is changed, the index neither. */
+export async function workingCopyState(config: Config, vcs: 'svn' | 'git', signal: AbortSignal): Promise<{findings: Finding[]; moments: Moment[]}> {
+  const {workingCopy, url} = config.source;
+  const check = 'working-copy';
+  const place = workingCopy;
+  if (lstatIfThere(join(workingCopy, vcs === 'svn' ? '.svn' : '.git')) === undefined) {
+    const findings: Finding[] = [url === undefined
+      ? {check, level: 'problem', place, says: `${workingCopy} is no working copy, and source.url is not set`, means: 'there is nothing to deploy', mend: vcs === 'svn' ? `svn checkout URL ${shellWord(workingCopy)}` : `git clone URL ${shellWord(workingCopy)}`}
+      : {check, level: 'note', place, says: `there is no working copy in ${workingCopy} yet: the first deploy makes it`}];
+    return {findings, moments: []};
+  }
+  const aside = mkdtempSync(join(tmpdir(), 'osyw-deploy-look-'));
+  try {
+    const found = await (vcs === 'svn' ? lookAtSvn : lookAtGit)({...config, stateDir: aside}, signal);
+    const faults = found.faults.filter(({kind}) => kind !== 'edits' || !config.watch.edits);
+    const findings = faults.map(({says, mend}): Finding => ({check, level: 'problem', place, says, means: 'every deploy is refused in update (UPDATE_FAILED), and nothing of it touched', mend}));
+    return {findings: findings.length > 0 ? findings : [{check, level: 'ok', place, says: `nothing in ${workingCopy} is in the way of an update`}], moments: found.moments};
+  } finally {
+    rmSync(aside, {recursive: true, force: true});
+  }
+}
+
+interface Look {
+  readonly faults: readonly {readonly kind: 'edits' | 'other'; readonly says: string; readonly mend: string}[];
+  readonly moments: Moment[];
+}
+
+async function lookAtSvn(config: Config, signal: AbortSignal): Promise<Look> {
+  const {workingCopy} = config.source;
+  const svn = openSvn(config);
+  const at = shellWord(workingCopy);
+  const [status, info] = await Promise.all([
+    svn.once('status', ['--xml', '--ignore-externals', '--', `${workingCopy}@`], {signal}),
+    svn.once('info', ['--show-item', 'last-changed-date', '--no-newline', '--', `${workingCopy}@`], {signal}),
+  ]);
+  if (!status.ok) return {faults: [{kind: 'other', says: `svn cannot look at ${workingCopy}: ${lastWords(status.stderr)}`, mend: `svn cleanup ${at}`}], moments: []};
+  const {edited, conflicted, obstructed, switched} = parseSvnStatus(status.stdout, workingCopy);
+  const faults: Look['faults'] = [
+    ...listed(conflicted, 'other', `conflicts in ${workingCopy}`, files => `svn resolve ${files}`, workingCopy),
+    ...listed(obstructed, 'other', `something else stands where versioned files belong in ${workingCopy}`, files => `mv ${files} /var/tmp/`, workingCopy),
+    ...listed(edited, 'edits', `local edits in ${workingCopy}`, files => `svn revert ${files}`, workingCopy),
+    ...listed(switched, 'other', `parts of ${workingCopy} are switched to another URL`, files => `svn switch ^/PATH ${files}`, workingCopy),
+  ];
+  return {faults, moments: momentOf('the newest commit in the working copy', info.stdout)};
+}
+
+async function lookAtGit(config: Config, signal: AbortSignal): Promise<Look> {
+  const {workingCopy} = config.source;
+  const git = openGit(config);
+  const env = {GIT_OPTIONAL_LOCKS: '0'};
+  try {
+    const [status, log] = await Promise.all([
+      git.run(['status', '--porcelain=v2', '--branch', '-z', '--untracked-files=no', '--ignore-submodules=all', '--no-renames'], {cwd: workingCopy, signal, env}),
+      git.run(['log', '-1', '--format=%cI'], {cwd: workingCopy, signal, env}),
+    ]);
+    if (status.exitCode !== 0) return {faults: [{kind: 'other', says: `git cannot look at ${workingCopy}: ${lastWords(status.stderr)}`, mend: `git -C ${shellWord(workingCopy)} status`}], moments: []};
+    const {edited, conflicted} = parseGitStatus(status.stdout);
+    const directories = gitDirectories(workingCopy);
+    const begun = directories === undefined ? undefined : unfinishedCommand(directories);
+    const at = shellWord(workingCopy);
+    const faults: Look['faults'] = [
+      ...listed(conflicted, 'other', `conflicts in ${workingCopy}`, files => `git -C ${at} checkout HEAD -- ${files}`, ''),
+      ...listed(edited, 'edits', `local edits in ${workingCopy}`, files => `git -C ${at} restore --staged --worktree -- ${files}`, ''),
+      ...(begun === undefined ? [] : [{kind: 'other' as const, says: `a ${begun} was begun in ${workingCopy} and not ended`, mend: begun === 'bisect' ? `git -C ${at} bisect reset` : `git -C ${at} ${begun} --abort`}]),
+    ];
+    return {faults, moments: momentOf('the newest commit in the working copy', log.stdout)};
+  } finally {
+    git.dispose();
+  }
+}
+
+const MOST_FILES = 10;
+
+function listed(paths: readonly string[], kind: 'edits' | 'other', says: string, mend: (files: string) => string, below: string): Look['faults'] {
+  if (paths.length === 0) return [];
+  return [{kind, says: `${says}: ${namedFiles(paths)}`, mend: mend(paths.slice(0, MOST_FILES).map(path => shellWord(below === '' ? path : join(below, path))).join(' '))}];
+}
+
+function momentOf(what: string, text: string): Moment[] {
+  const at = Date.parse(text.trim());
+  return Number.isNaN(at) ? [] : [{what, at}];
+}
+
+/** Whether a URL in the working copy's own records has a password, which others can read there and git puts into arguments. */
+export function passwordInRemote(workingCopy: string): Finding[] {
+  const check = 'password-in-remote';
+  const directories = gitDirectories(workingCopy);
+  if (directories === undefined) return [];
+  const file = join(directories.common, 'config');
+  const text = readOrEmpty(file);
+  const found = [...text.matchAll(/^\s*\[remote "([^"\]]+)"\]|^\s*(?:push)?url\s*=\s*"?([a-z][a-z0-9+.-]*:\/\/)([^\s/:@]*):[^\s]*@([^\s"]*)/gim)];
+  let remote = 'origin';
+  const findings: Finding[] = [];
+  for (const [, section, scheme, user, rest] of found) {
+    if (section !== undefined) remote = section;
+    if (scheme === undefined) continue;
+    findings.push({
+      check, level: 'problem', place: file, says: `the remote "${shownText(remote)}" of ${workingCopy} has a password in its URL`,
+      means: 'whoever can read that file has it, and so has everybody who sees git\'s arguments; a deploy refuses such a URL. Put it into source.password_file, with source.username',
+      mend: `git -C ${shellWord(workingCopy)} remote set-url ${shellWord(remote)} ${shellWord(`${scheme}${rest ?? ''}`)}${user === undefined || user === '' ? '' : `\nusername: ${user}`}`,
+    });
+  }
+  return findings.length > 0 ? findings : [{check, level: 'ok', says: `no remote of ${workingCopy} has a password in its URL`, place: file}];
+}
+
+/** Whether git refuses the work tree to the one who deploys, because it is another account's. */
+export function safeDirectory(workingCopy: string, deployer: Identity): Finding[] {
+  const owner = lstatIfThere(join(workingCopy, '.git'))?.uid;
+  if (owner === undefined) return [];
+  const check = 'git-safe-directory';
+  if (owner === deployer.uid) return [{check, level: 'ok', says: `${workingCopy} belongs to ${deployer.name}, who deploys`, place: workingCopy}];
+  return [{
+    check, level: 'note', place: workingCopy, says: `${workingCopy} belongs to ${nameOf(owner)}, and ${deployer.name} deploys`,
+    means: `git refuses it to ${deployer.name} ("dubious ownership"): osyw-deploy tells git by a file of its own that this one is meant, but commands by hand and build commands fail`, mend: `git config --global --add safe.directory ${shellWord(workingCopy)}`,
+  }];
+}
+
+function readOrEmpty(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+    return ''; // Not there, or not ours to read.
+  }
+}
