@@ -17,6 +17,7 @@ import {standings, type Standing} from '../workers/units.ts';
 import {usageMeter} from '../workers/usage.ts';
 import {wire} from '../wire.ts';
 import type {ShownDeploy, ShownStatus, ShownWorker} from './status-lines.ts';
+import {namedFile} from '../upstream/upstream-text.ts';
 
 const SHOWN_DEPLOYS = 5;
 
@@ -58,7 +59,7 @@ export function openLook(config: Config, signal: AbortSignal): () => Promise<Sho
       deploy,
       interrupted,
       pending: pending(config, filed),
-      upstream: {name: config.nginx.upstream, file: config.nginx.file, ports: upstream.filePorts()},
+      upstream: {name: config.nginx.upstream, file: namedFile(config), ports: upstream.filePorts()},
       watch: runningWatch(stateDir),
       deploys: lastDeploys(stateDir, SHOWN_DEPLOYS),
     };

@@ -6,6 +6,7 @@ import {mountOf, RESERVE_BYTES, RESERVE_INODES} from '../releases/free-space.ts'
 import {lstatIfThere} from '../support/lstat-if-there.ts';
 import {shellWord} from '../service/quoting.ts';
 import {megabytes, type Finding} from './finding.ts';
+import {namedFile} from '../upstream/upstream-text.ts';
 
 export interface TreeSize {
   readonly bytes: number;
@@ -41,8 +42,9 @@ export function roomForRelease(stateDir: string, tree: TreeSize, keep: number): 
 }
 
 /** Whether there is room for the little that each deploy writes elsewhere: the working copy, nginx's file, run_dir. */
-export function roomElsewhere({source, nginx, runDir, stateDir}: Config): Finding[] {
-  const places = [source.workingCopy, dirname(nginx.file), runDir].map(path => ({path, mount: mountOf(nearest(path))}));
+export function roomElsewhere(config: Config): Finding[] {
+  const {source, runDir, stateDir} = config;
+  const places = [source.workingCopy, dirname(namedFile(config)), runDir].map(path => ({path, mount: mountOf(nearest(path))}));
   const seen = new Set([mountOf(nearest(stateDir))]);
   return places.flatMap(({path, mount}) => {
     if (seen.has(mount)) return [];

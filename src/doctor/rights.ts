@@ -13,6 +13,7 @@ import {mayUse, sudoersLine, under} from '../trigger/hook-status.ts';
 import {nearest} from './disk.ts';
 import type {Finding} from './finding.ts';
 import {findProgram} from './programs.ts';
+import {namedFile} from '../upstream/upstream-text.ts';
 
 const COMMAND_MS = 10_000;
 const ROOT: Identity = {uid: 0, gid: 0, name: 'root'};
@@ -64,7 +65,7 @@ export async function writeRights(config: Config, deployer: Identity, signal: Ab
   // Whoever may write beside nginx's other files may write what root's nginx loads: so our file gets a directory of its own.
   const ours = join(dirname(nginx.conf ?? '/etc/nginx/nginx.conf'), 'osyw-deploy');
   const parts = [
-    {check: 'upstream-file-rights', path: dirname(nginx.file), place: 'nginx.file', fails: 'the switch of every deploy is refused (SWITCH_REFUSED)', mend: `install -d -o ${who} ${shellWord(ours)}\ninclude ${ours}/*.conf;\nfile: ${join(ours, `${app}.conf`)}`},
+    {check: 'upstream-file-rights', path: dirname(namedFile(config)), place: nginx.edit === true ? 'nginx.edit' : 'nginx.file', fails: 'the switch of every deploy is refused (SWITCH_REFUSED)', mend: `install -d -o ${who} ${shellWord(ours)}\ninclude ${ours}/*.conf;\nfile: ${join(ours, `${app}.conf`)}`},
     {check: 'state-dir-rights', path: stateDir, place: 'state_dir', fails: 'nothing can be put on record, so nothing is deployed'},
     {check: 'run-dir-rights', path: runDir, place: 'run_dir', fails: 'no worker can be started'},
     {check: 'working-copy-rights', path: source.workingCopy, place: 'source.working_copy', fails: 'the working copy cannot be updated (UPDATE_FAILED)'},

@@ -1,4 +1,5 @@
 import type {Config} from '../config/config.ts';
+import {fileWithUpstream} from '../nginx/file-with-upstream.ts';
 import {editedInPlace} from './edited-in-place.ts';
 import type {UpstreamBytes} from './upstream-file.ts';
 import {writtenWhole} from './written-whole.ts';
@@ -21,6 +22,11 @@ export interface UpstreamText {
   hash(bytes: UpstreamBytes): string | null;
   /** Whether a deploy of this application wrote it. */
   isOwn(bytes: UpstreamBytes): boolean;
+}
+
+/** The file that a switch changes, by the name that nginx has for it: links are not followed. */
+export function namedFile({nginx}: Pick<Config, 'nginx'>): string {
+  return nginx.edit === true ? fileWithUpstream(nginx) : nginx.file;
 }
 
 export function upstreamText(config: Config): UpstreamText {

@@ -128,7 +128,7 @@ test('the block is found through includes and a link, and the link stays', async
   assert.equal(withoutAddresses(readFileSync(available, 'utf8')), withoutAddresses(BLOCK));
   assert.equal(await site.version(), '1');
   const {serving, upstream} = await site.status();
-  assert.deepEqual(upstream.ports, serving?.workers.map(({port}) => port));
+  assert.deepEqual(upstream, {name: 'myweb', file: enabled, ports: serving?.workers.map(({port}) => port)});
 });
 
 /** Deploys version 2 up to its reload, which never comes, and is killed there: the file names the new ports, nginx has loaded the old ones. */
