@@ -39,7 +39,8 @@ export async function runProgram(words: readonly string[], world: World): Promis
     .configureOutput({writeOut: world.output.out, writeErr: () => undefined});
 
   program.commandsGroup('Deploy:');
-  add(program, 'init', 'look around and write a commented osyw-deploy.yaml', async context => (await import('./init.ts')).init(context));
+  add(program, 'init', 'look around and write a commented osyw-deploy.yaml', async (context, options) => (await import('./init.ts')).init(context, options))
+    .option('--nginx <file>', 'the main file of the nginx that serves the site, where several run');
   add(program, 'plan', 'show what `now` would do; change nothing', async (context, options) => (await import('./plan.ts')).plan(context, options))
     .option('--revision <revision>', 'this revision instead of the newest');
   withWait(add(program, 'now', 'deploy the newest revision', async (context, options) => options['requested'] === true
