@@ -1,5 +1,5 @@
 import {closeSync, constants, openSync, writeSync} from 'node:fs';
-import {join} from 'node:path';
+import {join, resolve} from 'node:path';
 import {lookAround} from '../config/look-around.ts';
 import {proposeConfig, remarksOn} from '../config/propose-config.ts';
 import {DeployError, errnoOf} from '../errors.ts';
@@ -7,9 +7,9 @@ import {plainText} from '../support/plain-text.ts';
 import type {Context} from './context.ts';
 
 /** `osyw-deploy init`: writes a commented `osyw-deploy.yaml` for what it finds here; never over one that is there. */
-export async function init({cwd, env, output, json, quiet}: Context): Promise<number> {
+export async function init({cwd, env, output, json, quiet}: Context, {nginx}: {readonly nginx?: string}): Promise<number> {
   const path = join(cwd, 'osyw-deploy.yaml');
-  const findings = await lookAround(cwd, env);
+  const findings = await lookAround(cwd, env, nginx === undefined ? undefined : resolve(cwd, nginx));
   const {adopt, look} = remarksOn(findings);
   const text = proposeConfig(findings);
   try {

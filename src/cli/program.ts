@@ -39,7 +39,8 @@ export async function runProgram(words: readonly string[], world: World): Promis
     .configureOutput({writeOut: world.output.out, writeErr: () => undefined});
 
   program.commandsGroup('Deploy:');
-  add(program, 'init', 'look around and write a commented osyw-deploy.yaml', async context => (await import('./init.ts')).init(context));
+  add(program, 'init', 'look around and write a commented osyw-deploy.yaml', async (context, options) => (await import('./init.ts')).init(context, options))
+    .option('--nginx <file>', 'the main file of the nginx that serves the site, where several run');
   add(program, 'adopt', 'take over workers and an upstream that were set up by hand', async (context, options) => (await import('./adopt.ts')).adopt(context, options))
     .option('--upstream <name>', 'the upstream of the running nginx (default: the only one with servers on this machine)')
     .option('--nginx <file>', 'the main file of the nginx that is meant, where several run')

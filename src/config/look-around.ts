@@ -17,11 +17,11 @@ const LEAST_PORT = 1025;
 const LAST_PORT = 65_535;
 
 /** Looks at the directory, at nginx and at what listens; changes nothing and follows no network. */
-export async function lookAround(directory: string, env: Readonly<Record<string, string | undefined>> = process.env): Promise<Findings> {
+export async function lookAround(directory: string, env: Readonly<Record<string, string | undefined>> = process.env, nginxMain?: string): Promise<Findings> {
   const uid = process.getuid?.() ?? 0;
   const root = uid === 0;
   const source = await findSource(directory);
-  const nginx = findNginx();
+  const nginx = findNginx(nginxMain);
   return {
     directory,
     source,

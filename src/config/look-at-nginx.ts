@@ -6,9 +6,9 @@ import type {Directive} from '../nginx/parse-config.ts';
 import {serverLines} from '../nginx/server-lines.ts';
 import type {NginxFinding, UpstreamFinding} from './propose-config.ts';
 
-/** The nginx that runs, or the system's where none does, and what its configuration says of upstreams. */
-export function findNginx(): NginxFinding {
-  const masters = readdirSync('/proc').filter(name => /^\d+$/.test(name)).flatMap(masterOf);
+/** The nginx that runs, or the system's where none does, and what its configuration says of upstreams. `main`: the one with this main file. */
+export function findNginx(main?: string): NginxFinding {
+  const masters = readdirSync('/proc').filter(name => /^\d+$/.test(name)).flatMap(masterOf).filter(master => main === undefined || mainFileOf(master) === main);
   // An nginx of our own account, and of these the system's, which is started without a word about its main file.
   const fits = ({own, conf}: Master) => (own ? 2 : 0) + (conf === undefined || conf.startsWith('/etc/') ? 1 : 0);
   const [master] = masters.toSorted((a, b) => fits(b) - fits(a));
@@ -17,10 +17,14 @@ export function findNginx(): NginxFinding {
     pid: master?.pid,
     others: Math.max(0, masters.length - 1),
     binary: master?.binary,
-    conf: master?.conf,
+    conf: master === undefined ? main : master.conf,
     prefix: master?.prefix,
-    ...readNginx(master?.conf ?? join(master?.prefix ?? '/etc/nginx', 'nginx.conf')),
+    ...readNginx(main ?? mainFileOf(master)),
   };
+}
+
+function mainFileOf(master: Pick<Master, 'conf' | 'prefix'> | undefined): string {
+  return master?.conf ?? join(master?.prefix ?? '/etc/nginx', 'nginx.conf');
 }
 
 /** What the files say, from the main one on; they are read as text, for `nginx -T` would open nginx's logs. */

@@ -122,7 +122,7 @@ export function remarksOn(findings: Findings): {readonly adopt: string | undefin
       ...(usable(program)?.changes ?? []),
       'check.http: a path that shows that a worker is well',
       ...(nginx.running ? [] : ['nginx: none is running; it must be, before the first deploy']),
-      ...(nginx.others === 0 ? [] : [`nginx.conf: ${nginx.others + 1} nginx run here, and this is the one of pid ${nginx.pid ?? '?'}; is it the one that serves the site?`]),
+      ...(nginx.others === 0 ? [] : [`nginx.conf: ${nginx.others + 1} nginx run here, and this is the one of pid ${nginx.pid ?? '?'}; is it the one that serves the site? \`osyw-deploy init --nginx FILE\` names another by its main file`]),
       ...(root ? [] : ['nginx: an ordinary user can only deploy behind an nginx that runs under the same account, or with nginx.reload']),
     ].map(oneLine),
   };

@@ -85,13 +85,6 @@ async function makeProject(t: TestContext, vcs: 'svn' | 'git', tree: Tree, {asRo
   return {dir, copy, nginx, command, own};
 }
 
-/** What the proposal asks for where several nginx run: others' tests have one, too. */
-function nameNginx(project: Project, proposal: string): void {
-  const {nginx, copy} = project;
-  const path = join(copy, 'osyw-deploy.yaml');
-  writeFileSync(path, proposal.replace(/^ {2}(conf|prefix|file): \S+/gm, (whole, key: string) => key === 'conf' ? `  conf: ${nginx.conf}` : key === 'prefix' ? `  prefix: ${nginx.prefix}` : whole.includes('/conf.d/') ? `  file: ${nginx.prefix}/conf.d/shop.conf` : whole));
-}
-
 async function leadTo(project: Project): Promise<number> {
   const {first, release} = await leasePorts(1);
   await release();
@@ -104,7 +97,7 @@ for (const vcs of ['svn', 'git'] as const) {
   for (const {kind, tree, made, answer} of KINDS) {
     test(`init in a fresh ${vcs} working copy of ${kind}, then plan and now: it serves`, async (t) => {
       const project = await makeProject(t, vcs, tree);
-      const init = await project.command(['init']);
+      const init = await project.command(['init', '--nginx', project.nginx.conf]);
       assert.equal(init.exit, 0, init.stdout + init.stderr);
       assert.match(init.stdout, made);
       const path = join(project.copy, 'osyw-deploy.yaml');
@@ -113,11 +106,10 @@ for (const vcs of ['svn', 'git'] as const) {
       for (const line of proposal.split('\n').filter((one) => /^ *[a-z_]+: \S|^ +- \[/.test(one))) assert.match(line, / # \S/, 'each line has its reason');
       assert.match(proposal, new RegExp(`^  vcs: ${vcs} [^]*^  working_copy: ${project.copy} `, 'm'));
       assert.doesNotMatch(init.stdout + proposal, /CHANGE/, 'nothing has to be changed');
-      const again = await project.command(['init']);
+      const again = await project.command(['init', '--nginx', project.nginx.conf]);
       assert.equal(again.exit, 2);
       assert.equal(readFileSync(path, 'utf8'), proposal, 'never overwritten');
 
-      nameNginx(project, proposal);
       const plan = await project.command(['plan', '--json']);
       assert.equal(plan.exit, 0, plan.stdout + plan.stderr);
       const {nginx} = JSON.parse(plan.stdout) as {nginx: {test: {ok: boolean; output: string} | null}};
@@ -136,9 +128,8 @@ for (const vcs of ['svn', 'git'] as const) {
 
 test('as root the workers run as the account of web programs', {skip: !ROOT && 'the test must be root'}, async (t) => {
   const project = await makeProject(t, 'git', KINDS[1]?.tree ?? {}, {asRoot: true});
-  assert.equal((await project.command(['init'])).exit, 0);
+  assert.equal((await project.command(['init', '--nginx', project.nginx.conf])).exit, 0);
   const path = join(project.copy, 'osyw-deploy.yaml');
-  nameNginx(project, readFileSync(path, 'utf8'));
   const proposal = readFileSync(path, 'utf8');
   assert.match(proposal, /^ {2}user: www-data /m);
   assert.match(proposal, /^state_dir: \/var\/lib\/osyw-deploy\/shop .*\nrun_dir: \/run\/osyw-deploy\/shop /m);
@@ -155,9 +146,8 @@ test('as root the workers run as the account of web programs', {skip: !ROOT && '
 test('where nginx includes no directory that may be written, what init says is to be done is enough', {skip: !ROOT && 'the test must be root to take the directory away'}, async (t) => {
   const project = await makeProject(t, 'git', KINDS[2]?.tree ?? {});
   await run('chown', ['0:0', join(project.nginx.prefix, 'conf.d')]);
-  assert.equal((await project.command(['init'])).exit, 0);
+  assert.equal((await project.command(['init', '--nginx', project.nginx.conf])).exit, 0);
   const proposal = readFileSync(join(project.copy, 'osyw-deploy.yaml'), 'utf8');
-  nameNginx(project, proposal);
   const include = /^# {3}(include \S+;)$/m.exec(proposal)?.[1] ?? '';
   const mkdir = /mkdir -p (\S+)/.exec(proposal)?.[1] ?? '';
   assert.match(include, /\*\.conf;$/);
@@ -182,10 +172,10 @@ test('what runs out of the working copy already, and nginx leads to, is said, wi
   t.after(() => running.kill('SIGKILL'));
   await waitUntil('the server to listen', () => get(first, '/').then(({status}) => status === 200, () => false));
   // As the account whose process it is: nobody else may see where another works.
-  const end = await runCommand(['init', '--json'], {cwd: project.copy});
+  const end = await runCommand(['init', '--json', '--nginx', project.nginx.conf], {cwd: project.copy});
   assert.equal(end.exit, 0, end.stdout + end.stderr);
   const said = JSON.parse(end.stdout) as {file: string; look: string[]; adopt: string | null};
-  assert.match(said.adopt ?? '', new RegExp(`it runs here already: pid ${running.pid} on port ${first} \\(/usr/bin/python3 -SE server\\)`));
+  assert.match(said.adopt ?? '', new RegExp(`it runs here already: pid ${running.pid} on port ${first} \\(/usr/bin/python3 -SE server\\), and nginx's upstream myweb in ${project.nginx.upstreamFile} sends requests there`));
   assert.match(said.adopt ?? '', /`osyw-deploy adopt`/);
   const proposal = readFileSync(said.file, 'utf8');
   assert.ok(proposal.includes(`# ${said.adopt}`));
