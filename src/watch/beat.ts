@@ -1,5 +1,5 @@
 /** The death of a process that is not our child is seen by looking. */
-const BEAT_MS = 200;
+const BEAT_MS = 250;
 /** Beats. */
 export const A_SECOND = 1000 / BEAT_MS;
 

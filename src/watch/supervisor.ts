@@ -17,6 +17,7 @@ import {isCrashLoop, isHung, pauseBeforeRestart, recentDeaths} from '../supervis
 import type {LaunchedWorker} from '../workers/launch-worker.ts';
 import type {Beat} from './beat.ts';
 import type {Reviving} from './reviving.ts';
+import {onChildDeath} from '../workers/child-deaths.ts';
 import {openLifeLine, type LifeLine} from '../workers/life-line.ts';
 import {isAlive} from '../workers/process-identity.ts';
 import {journalOf} from '../workers/unit-journal.ts';
@@ -135,10 +136,10 @@ export function supervise(needs: SupervisorNeeds): Supervisor {
     });
     underWay.add(done);
   };
-  const stopLooking = needs.beat.every(1, lookIfPossible);
+  const stopLooking = [needs.beat.every(1, lookIfPossible), onChildDeath(() => setImmediate(lookIfPossible))];
   return {
     close: async () => {
-      stopLooking();
+      for (const stop of stopLooking) stop();
       await Promise.all(underWay);
       for (const one of watched.values()) letGo(one);
     },

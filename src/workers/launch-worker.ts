@@ -8,6 +8,7 @@ import {readRegularFile} from '../config/regular-file.ts';
 import {ignoreMissing} from '../state/atomic-file.ts';
 import {findAccount} from '../support/accounts.ts';
 import {asUser} from '../support/as-user.ts';
+import {tellChildDeath} from './child-deaths.ts';
 import {listenersOn, ownerAmong} from './listeners.ts';
 import {accountIdOf, bootId, hasEnvironmentLine, isAlive, processStat} from './process-identity.ts';
 import {UNIT_MARK} from './unit-name.ts';
@@ -81,6 +82,7 @@ export async function launchWorker(workers: ProcessWorkers, release: Release, pl
   child.once('exit', (code, signal) => {
     ended = {code, signal, at: performance.now()};
     onEnd?.();
+    tellChildDeath();
   });
 
   let daemon: ProcessIdentity | undefined;

@@ -90,14 +90,26 @@ export function childrenOf(pid: number): number[] {
 
 /** Whether `line` (`NAME=value`) stands in the environment that the process was started with. */
 export function hasEnvironmentLine(pid: number, line: string): boolean {
-  const environ = readProcFile(`/proc/${pid}/environ`);
-  if (environ === undefined) return false;
-  return environ.length > 0 && `\0${environ.toString('latin1')}\0`.includes(`\0${line}\0`);
+  return environmentHas(pid, line) === true;
 }
 
-/** Every living process, but ourselves, with this line (`NAME=value`) in its environment: a command and what it started, wherever that moved to. */
-export function processesWith(line: string): ProcessIdentity[] {
-  return allPids().filter(pid => pid !== process.pid && hasEnvironmentLine(pid, line)).flatMap(pid => identify(pid) ?? []);
+/** Undefined when it cannot be told, as in the middle of an exec. */
+function environmentHas(pid: number, line: string): boolean | undefined {
+  const environ = readProcFile(`/proc/${pid}/environ`);
+  return environ === undefined || environ.length === 0 ? undefined : `\0${environ.toString('latin1')}\0`.includes(`\0${line}\0`);
+}
+
+/**
+ * Every living process, but ourselves, with this line (`NAME=value`) in its environment: a command and what it started, wherever that moved to.
+ * `seen`: pids that a look a moment before has told to be without it, which are passed over; those of this look are added.
+ */
+export function processesWith(line: string, seen = new Set<number>()): ProcessIdentity[] {
+  return allPids().filter(pid => {
+    if (pid === process.pid || seen.has(pid)) return false;
+    const has = environmentHas(pid, line);
+    if (has === false) seen.add(pid);
+    return has === true;
+  }).flatMap(pid => identify(pid) ?? []);
 }
 
 /** Kills them until none is found: one that forks while we look is caught by a later look. */

@@ -58,8 +58,10 @@ export async function killLeft(stopped: StopResult, tree: readonly ProcessIdenti
 
 /** By looks enough that what hands itself on from parent to child does not escape them all. */
 function wholeTree(worker: StoppableWorker): ProcessIdentity[] {
+  // What began after a look is all that the next one has not seen.
+  const seen = new Set<number>();
   for (let looks = 0; looks < LOOKS; looks++) {
-    const tree = workerTree(worker);
+    const tree = workerTree(worker, seen);
     if (tree.length > 0) return tree;
   }
   return [];

@@ -5,11 +5,11 @@ import {unitOf} from './unit-name.ts';
 /** The variable that marks every process of a worker, however far it moved from its parent. */
 export const WORKER_MARK = 'OSYW_WORKER_ID';
 
-/** All living processes that carry the mark of this worker, in their environment or as the unit whose cgroup they are in. */
-export function markedProcesses(id: string): ProcessIdentity[] {
+/** All living processes that carry the mark of this worker, in their environment or as the unit whose cgroup they are in. `seen`: as for `processesWith`; of use for plain processes alone. */
+export function markedProcesses(id: string, seen = new Set<number>()): ProcessIdentity[] {
   const mark = `${WORKER_MARK}=${id}`;
   const unit = unitOf(id);
-  if (unit === undefined) return processesWith(mark);
+  if (unit === undefined) return processesWith(mark, seen);
   return allPids().filter(pid => pid !== process.pid && (isInUnit(pid, unit) || hasEnvironmentLine(pid, mark))).flatMap(pid => identify(pid) ?? []);
 }
 
@@ -47,9 +47,9 @@ export function descendants(root: ProcessIdentity): ProcessIdentity[] {
   return found;
 }
 
-/** Everything that belongs to a worker: its descendants, and what carries its mark after a double fork. */
-export function workerTree(worker: {id: string; process: ProcessIdentity | undefined}): ProcessIdentity[] {
-  const tree = markedProcesses(worker.id);
+/** Everything that belongs to a worker: its descendants, and what carries its mark after a double fork. `seen`: as for `processesWith`. */
+export function workerTree(worker: {id: string; process: ProcessIdentity | undefined}, seen?: Set<number>): ProcessIdentity[] {
+  const tree = markedProcesses(worker.id, seen);
   const roots = worker.process === undefined ? tree : [worker.process, ...tree];
   for (const root of roots) {
     for (const member of descendants(root)) {

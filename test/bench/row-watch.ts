@@ -14,7 +14,7 @@ const ROUNDS = 15;
 const IDLE_MS = 60_000;
 const IDLE_WORKERS = 16;
 /** How often a watch looks whether its workers live. */
-const BEAT_MS = 200;
+const BEAT_MS = 250;
 const DEPLOYS = 1000;
 const TICKS_A_SECOND = 100;
 const LONG = {withinMs: 3_600_000};

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import {mock, test} from 'node:test';
 import {A_SECOND, startBeat, type Beat} from '../../../src/watch/beat.ts';
 
-const BEAT_MS = 200;
+const BEAT_MS = 250;
 
 /** With timers in steps; what is promised has come true by the end of each. */
 async function beating(work: (beat: Beat, pass: (ms: number) => Promise<void>) => Promise<void>): Promise<void> {
@@ -40,9 +40,9 @@ test('until: returns at the first second at which it is due', () => beating(asyn
   await pass(1000);
   assert.equal(over, false);
   due = true;
-  await pass(800);
+  await pass(750);
   assert.equal(over, false);
-  await pass(200);
+  await pass(250);
   await ended;
 }));
 
