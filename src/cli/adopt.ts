@@ -1,5 +1,5 @@
 import {linkSync, unlinkSync} from 'node:fs';
-import {dirname} from 'node:path';
+import {dirname, resolve} from 'node:path';
 import type {Config} from '../config/config.ts';
 import type {Deployed} from '../deploy/deploy.ts';
 import type {Generation, Release} from '../deploy/deployment.ts';
@@ -45,7 +45,10 @@ async function lookAndAdopt(context: Context, options: AdoptOptions): Promise<nu
   };
   const {file, there} = context.configFile();
   const existing = there ? context.loadConfig() : undefined;
-  if (existing !== undefined) refuseDeployed(existing, readState(existing.stateDir).serving);
+  if (existing !== undefined) {
+    refuseOtherState(existing, options.stateDir, cwd);
+    refuseDeployed(existing, readState(existing.stateDir).serving);
+  }
   const found = await survey(options, existing, cwd);
   const proposal = existing === undefined ? await proposeAdopted(found, {app, stateDir: options.stateDir, file, env, signal}) : undefined;
   const config = existing ?? proposal?.config;
@@ -119,6 +122,11 @@ async function adoptUnderLock(context: Context, {workers, code}: Survey, tools: 
   const line = historyLine(run, {outcome: 'deployed', failure: undefined, release: release.id, revision: release.revision});
   tools.records.addToHistory(line);
   return {result: resultOf(line, null, null), drain: undefined};
+}
+
+function refuseOtherState({file, stateDir}: Config, given: string | undefined, cwd: string): void {
+  if (given === undefined || resolve(cwd, given) === resolve(stateDir)) return;
+  throw new DeployError('USAGE', `--state-dir is ${given}, but ${file} is there and says state_dir: ${stateDir}`, {hint: 'Leave --state-dir out, or change state_dir in the configuration.'});
 }
 
 function refuseDeployed({app}: Config, serving: Generation | null): void {

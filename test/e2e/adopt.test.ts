@@ -205,6 +205,10 @@ test('goes by a configuration that is there, and refuses one that contradicts wh
     assert.ok(!existsSync(site.stateDir));
   }
   write({});
+  const elsewhere = await site.run(['adopt', '--nginx', site.nginxConf, '--state-dir', join(site.dir, 'elsewhere')]);
+  assert.equal(elsewhere.exit, 2, elsewhere.stdout);
+  assert.match(elsewhere.stderr, new RegExp(`--state-dir is ${site.dir}/elsewhere, but ${site.configFile} is there and says state_dir: ${site.stateDir}`));
+  assert.ok(!existsSync(site.stateDir) && !existsSync(join(site.dir, 'elsewhere')));
   const {outcome, config} = await adopted(site);
   assert.deepEqual([outcome, config.written], ['deployed', false]);
   const old = site.pids();
