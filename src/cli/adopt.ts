@@ -92,10 +92,8 @@ async function adoptUnderLock(context: Context, {workers, code}: Survey, tools: 
   const now = new Date();
   const who = {trigger: 'manual' as const, requestedBy: requester(context)};
   if (serving !== null && isSame(serving, workers)) {
-    // A kill may have come between the state and this line.
     const run = startRun({id: serving.deploy, ...who, startedAt: serving.since}, tools.report);
     const {id: release, revision} = serving.release;
-    tools.records.addToHistory(historyLine(run, {outcome: 'deployed', failure: undefined, release, revision}));
     return {result: {...resultOf(historyLine(run, {outcome: 'unchanged', failure: undefined, release, revision}), release, null)}, drain: undefined};
   }
   refuseDeployed(config, serving);
