@@ -338,6 +338,23 @@ test('code that is newer than the workers, and edits, are told', async t => {
   assert.equal(await site.version(), '1');
 });
 
+test('restarted by the old script: the first deploy is refused until what runs is adopted', async t => {
+  const site = await makeByHand(t);
+  await adopted(site);
+  await site.old('restart');
+  await waitUntil('the three workers', () => site.pids().length === 3, PATIENCE);
+  const restarted = site.pids();
+  const end = await site.run(['now']);
+  assert.equal(end.exit, 2, end.stdout + end.stderr);
+  assert.match(end.stderr, new RegExp(`the adopted workers are dead, and other processes listen on their ports ${site.ports.join(', ')}`));
+  assert.match(end.stderr, /Run `osyw-deploy adopt` again/);
+  assert.deepEqual(site.pids(), restarted);
+  assert.deepEqual((({outcome, release}) => [outcome, release])(await adopted(site)), ['deployed', '000002']);
+  await deployed(site);
+  await settled(site, '1', '000003');
+  assert.deepEqual(restarted.filter(isAlive), []);
+});
+
 test('an adopted worker that dies: the first deploy goes on without it', async t => {
   const site = await makeByHand(t);
   await adopted(site);
