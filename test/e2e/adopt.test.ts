@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import {existsSync, readFileSync, renameSync, rmSync, writeFileSync} from 'node:fs';
+import {createHash} from 'node:crypto';
+import {existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, renameSync, rmSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {describe, test, type TestContext} from 'node:test';
 import {stringify} from 'yaml';
@@ -119,6 +120,27 @@ test('the set-up by hand, from its running state to the third deploy by commit: 
   const ports = (await site.status()).upstream.ports;
   assert.equal(ports.reduce((all, port, i) => all.replace(`127.0.0.1:${port} `, `127.0.0.1:${site.ports[i]} `), readFileSync(site.nginxConf, 'utf8')), conf, 'nothing but the addresses changed');
 });
+
+test('a dry run leaves no trace at all, in nginx\'s prefix neither', async t => {
+  const site = await makeByHand(t);
+  // nginx -T opens what the configuration names, and makes what is not there.
+  rmSync(join(site.dir, 'nginx/nginx.pid'));
+  renameSync(join(site.dir, 'nginx/access.log'), join(site.dir, 'nginx/access.log.1'));
+  const before = treeOf(site);
+  const end = await site.adopt(['--dry-run']);
+  assert.equal(end.exit, 0, end.stdout + end.stderr);
+  assert.deepEqual(treeOf(site), before);
+});
+
+/** Everything of a site: type, rights and owner, and what files hold. What its running programs write as they answer is left out. */
+function treeOf({dir}: ByHand): Record<string, string> {
+  return Object.fromEntries(readdirSync(dir, {recursive: true, encoding: 'utf8'}).filter(path => !path.startsWith('log/')).toSorted().map(path => {
+    const at = join(dir, path);
+    const stat = lstatSync(at);
+    const content = stat.isFile() ? createHash('sha256').update(readFileSync(at)).digest('hex') : stat.isSymbolicLink() ? readlinkSync(at) : '';
+    return [path, `${stat.mode.toString(8)} ${stat.uid}:${stat.gid} ${content}`];
+  }));
+}
 
 test('a dry run changes nothing, a second adoption is unchanged, and what is deployed is not adopted', async t => {
   const site = await makeByHand(t);
