@@ -6,6 +6,7 @@ import {DeployError} from '../errors.ts';
 import {runCommand} from '../support/run-command.ts';
 import {SYSTEM_PATH} from '../support/system-path.ts';
 import {lastWords, shownText} from '../working-copy/shown-text.ts';
+import {parseGitStatus} from '../working-copy/git-status.ts';
 import {childOf, parseSvnXml} from '../working-copy/svn-xml.ts';
 import type {FoundWorker} from './find-workers.ts';
 
@@ -14,6 +15,8 @@ export interface FoundCode {
   readonly source: SourceFinding;
   /** As its system writes it. */
   readonly revision: string;
+  /** svn: parts of the working copy were updated or committed by themselves, so `revision` is that of the newest. */
+  readonly mixed: boolean;
   /** How it was found. */
   readonly because: string;
   /** Paths relative to the top. */
@@ -38,12 +41,12 @@ const CLOCK_MS = 1000;
 export async function findCode(workers: readonly FoundWorker[], given: string | undefined): Promise<FoundCode> {
   const {source, because} = given === undefined ? await placeOf(workers) : {source: await givenSource(given), because: '--working-copy says so'};
   const firstStart = Math.min(...workers.map(({startedAt}) => Date.parse(startedAt)));
-  const {revision, versioned, edited} = source.vcs === 'svn' ? await askSvn(source.workingCopy) : await askGit(source.workingCopy);
+  const {revision, mixed, versioned, edited} = source.vcs === 'svn' ? await askSvn(source.workingCopy) : await askGit(source.workingCopy);
   const newer = versioned.filter(path => {
     const stat = lstatSync(join(source.workingCopy, path), {throwIfNoEntry: false});
     return stat?.isFile() === true && stat.mtimeMs > firstStart + CLOCK_MS;
   });
-  return {source, revision, because, versioned: new Set(versioned), unversioned: unversionedAt(source.workingCopy, versioned), newer, edited};
+  return {source, revision, mixed, because, versioned: new Set(versioned), unversioned: unversionedAt(source.workingCopy, versioned), newer, edited};
 }
 
 function unversionedAt(top: string, versioned: readonly string[]): string[] {
@@ -102,30 +105,58 @@ function placesToLook({directory, words, environment}: FoundWorker): {directory:
   ];
 }
 
-async function askSvn(top: string): Promise<{revision: string; versioned: string[]; edited: string[]}> {
-  const info = await ask('svn', ['info', '--non-interactive', '--config-dir', '/proc/none/svn', '--xml', '--', `${top}@`]);
-  const entry = childOf(parseSvnXml(info), 'entry');
-  const changed = Number(childOf(entry, 'commit')?.attributes['revision']);
-  if (!Number.isSafeInteger(changed)) throw new DeployError('USAGE', `svn does not say which revision ${shownText(top)} has`, {hint: `See \`svn info ${shownText(top)}\`.`});
+interface Asked {
+  readonly revision: string;
+  readonly mixed: boolean;
+  readonly versioned: string[];
+  readonly edited: string[];
+}
+
+async function askSvn(top: string): Promise<Asked> {
   const status = await ask('svn', ['status', '--non-interactive', '--config-dir', '/proc/none/svn', '--verbose', '--xml', '--ignore-externals', '--', `${top}@`]);
   const [versioned, edited]: [string[], string[]] = [[], []];
+  // After `svn commit` in the working copy the new revision is that of the committed files alone, not of the directories above them.
+  const updatedTo = new Set<string>();
+  let newest = 0;
   for (const {attributes, children} of childOf(parseSvnXml(status), 'target')?.children ?? []) {
-    const is = children.find(({name}) => name === 'wc-status')?.attributes ?? {};
+    const entry = children.find(({name}) => name === 'wc-status');
+    const is = entry?.attributes ?? {};
     const [item = '', props] = [is['item'], is['props']];
     const path = relative(top, attributes['path'] ?? '') || '.';
     if (['unversioned', 'ignored', 'external', 'none', ''].includes(item)) continue;
     versioned.push(path);
     if (item !== 'normal' || (props !== 'none' && props !== 'normal')) edited.push(path);
+    // What was added or copied here has no revision of its own yet.
+    if (item === 'added' || is['copied'] === 'true') continue;
+    if (is['revision'] !== undefined) updatedTo.add(is['revision']);
+    newest = Math.max(newest, Number(entry === undefined ? 0 : childOf(entry, 'commit')?.attributes['revision'] ?? 0));
   }
-  return {revision: `r${changed}`, versioned, edited};
+  if (!Number.isSafeInteger(newest) || newest === 0) throw new DeployError('USAGE', `svn does not say which revision ${shownText(top)} has`, {hint: `See \`svn info ${shownText(top)}\`.`});
+  return {revision: `r${newest}`, mixed: updatedTo.size > 1, versioned, edited};
 }
 
-async function askGit(top: string): Promise<{revision: string; versioned: string[]; edited: string[]}> {
-  // root looks at the work trees of others; fsmonitor is a program that a repository names.
-  const git = (...args: string[]) => ask('git', ['-c', 'safe.directory=*', '-c', 'core.fsmonitor=', '-C', top, '--no-optional-locks', '--no-pager', ...args]);
+async function askGit(top: string): Promise<Asked> {
+  // root looks at the work trees of others; what a repository's own configuration names would be run.
+  const git = (...args: string[]) => ask('git', ['-c', 'safe.directory=*', '-c', 'core.fsmonitor=false', '-c', 'core.hooksPath=/dev/null', '-C', top, '--no-optional-locks', '--no-pager', ...args]);
   const revision = (await git('rev-parse', '--verify', 'HEAD')).trim();
-  const namesIn = (text: string) => text.split('\0').filter(name => name !== '');
-  return {revision, versioned: namesIn(await git('ls-files', '-z')), edited: namesIn(await git('diff-index', '--name-only', '-z', 'HEAD', '--'))};
+  const versioned = namesIn(await git('ls-files', '-z'));
+  const isOwn = lstatSync(join(top, '.git')).uid === process.getuid?.();
+  const filters = isOwn ? [] : withoutFilters(namesIn(await git('config', '--list', '--name-only', '-z')), top);
+  // By content, unlike diff-index, for which a file that was only touched is edited.
+  const {edits} = parseGitStatus(await git(...filters, 'status', '--porcelain=v2', '-z', '--untracked-files=no', '--ignore-submodules=all', '--no-renames'));
+  return {revision, mixed: false, versioned, edited: edits.map(({path}) => path)};
+}
+
+function namesIn(text: string): string[] {
+  return text.split('\0').filter(name => name !== '');
+}
+
+/** Clean filters are commands of somebody else's choice. Without them a filtered file that was touched may pass for edited. */
+function withoutFilters(keys: readonly string[], top: string): string[] {
+  const filters = new Set(keys.flatMap(key => /^(filter\..*)\.\w+$/s.exec(key)?.[1] ?? []));
+  const odd = [...filters].find(name => name.includes('='));
+  if (odd !== undefined) throw new DeployError('USAGE', `the configuration of ${shownText(top)} has a filter that cannot be turned off: ${shownText(odd)}`, {hint: 'Give it a name without "=", then adopt.'});
+  return [...filters].flatMap(name => ['-c', `${name}.clean=`, '-c', `${name}.process=`, '-c', `${name}.required=false`]);
 }
 
 async function ask(file: string, args: readonly string[]): Promise<string> {
@@ -137,7 +168,7 @@ async function ask(file: string, args: readonly string[]): Promise<string> {
 /**
  * The command as a release runs it, in the top of its own tree: words that name versioned files name those of the release, and what else
  * lies in the working copy (a virtual environment, a file of settings) is named where it is, for it is part of no release.
- * `words` has the placeholder already.
+ * `words` has the placeholder already, which stands for the worker's own port.
  */
 export function asOfRelease(words: readonly string[], worker: FoundWorker, {source: {workingCopy}, versioned}: FoundCode): string[] {
   const top = realpathSync(workingCopy);
@@ -145,11 +176,17 @@ export function asOfRelease(words: readonly string[], worker: FoundWorker, {sour
   const isVersioned = (path: string) => versioned.has(path) || [...versioned].some(one => one.startsWith(`${path}/`));
   /** Undefined for what is not in the working copy. */
   const placed = (path: string): string | undefined => {
-    if (!existsSync(path)) return undefined;
+    const own = path.replaceAll('{port}', String(worker.port));
+    const there = nearestThere(own);
     // The directory's links are followed, not the file's own: python knows its virtual environment by the name of the link.
-    const real = join(realpathSync(dirname(path)), basename(path));
+    const real = join(realpathSync(dirname(there)), basename(there));
     if (!real.startsWith(`${top}/`)) return undefined;
-    return isVersioned(relative(top, real)) ? relative(top, real) : real;
+    const inRelease = isVersioned(relative(top, real));
+    // What is not there yet belongs where its directory is, when that is in no release; otherwise it is not known to be a path.
+    if (there !== own && inRelease) return undefined;
+    const fixed = nearestThere(dirname(path.replace(/\{port\}.*/s, 'x')));
+    const named = join(realpathSync(fixed), relative(fixed, path));
+    return inRelease ? relative(top, named) : named;
   };
   const [program = '', ...others] = words;
   const args = others.map(word => {
@@ -162,6 +199,10 @@ export function asOfRelease(words: readonly string[], worker: FoundWorker, {sour
   const named = program.includes('/') ? resolve(base ?? '/', program) : programPath(program, worker);
   const place = named === undefined ? program : placed(named) ?? named;
   return [isAbsolute(place) || !place.includes('/') && place === program ? place : `./${place}`, ...args];
+}
+
+function nearestThere(path: string): string {
+  return path === '/' || existsSync(path) ? path : nearestThere(dirname(path));
 }
 
 /** What relative words start from: the directory it runs in, and for a daemon, which left for `/`, the one that it was started from. */

@@ -3,9 +3,10 @@ import type {ProcessIdentity} from '../deploy/deployment.ts';
 import {DeployError, errnoOf} from '../errors.ts';
 import {accountOf} from '../support/accounts.ts';
 import {plainText} from '../support/plain-text.ts';
-import {listenersOn, ownersOf, type Listener} from '../workers/listeners.ts';
+import {listeners, listenersOn, ownerAmong, ownersOf, type Listener} from '../workers/listeners.ts';
 import {commandLine, identify, processStat, readProcFile, readProcLink, TICKS_PER_SECOND} from '../workers/process-identity.ts';
 import {descendants} from '../workers/worker-tree.ts';
+import {isManager, supervisorRemedy} from './starters.ts';
 
 /** The process that serves on a port, as it was found. */
 export interface FoundWorker {
@@ -28,7 +29,7 @@ export interface FoundWorker {
 /**
  * Who serves on each of these ports. Pid files are not asked: the kernel says who has the socket.
  * Errors: USAGE for a port on which nobody listens, which several programs share, whose processes we may not see or signal,
- * which live in a container, or of which one process serves several.
+ * which live in a container, which only start others, or of which one process serves several, or others beside.
  */
 export function findWorkers(host: string, ports: readonly number[]): FoundWorker[] {
   const sockets = ports.map(port => ({port, listeners: listenersOn(host, port)}));
@@ -39,12 +40,18 @@ export function findWorkers(host: string, ports: readonly number[]): FoundWorker
   }
   const owners = ownersOf(sockets.flatMap(({listeners}) => listeners.map(({inode}) => inode)));
   const found = sockets.map(({port, listeners}) => workerAt(port, listeners, owners));
+  const elsewhere = listeners().filter(({port}) => !ports.includes(port));
   for (const {port, process: {pid, startTime, bootId}} of found) {
     const tree = descendants({pid, startTime, bootId});
     const within = found.find(other => other.port !== port && tree.some(one => one.pid === other.process.pid));
-    if (within === undefined) continue;
-    throw new DeployError('USAGE', `ports ${port} and ${within.port} are served by one program: ${shownProcess(pid)}${within.process.pid === pid ? '' : `, which started ${shownProcess(within.process.pid)}`}`,
-      {hint: 'Each worker must be a process of its own, which can be stopped without the others: start one program a port, then adopt.'});
+    if (within !== undefined) {
+      throw new DeployError('USAGE', `ports ${port} and ${within.port} are served by one program: ${shownProcess(pid)}${within.process.pid === pid ? '' : `, which started ${shownProcess(within.process.pid)}`}`,
+        {hint: 'Each worker must be a process of its own, which can be stopped without the others: start one program a port, then adopt.'});
+    }
+    const beside = elsewhere.filter(({inode}) => ownerAmong(tree, inode) !== undefined);
+    if (beside.length === 0) continue;
+    throw new DeployError('USAGE', `${shownProcess(pid)} serves on port ${port}, and it or what it started listens on ${beside.map(one => `${one.address}:${one.port}`).join(', ')}, too, which the upstream does not name`,
+      {hint: 'The first deploy would end that as well: let another program serve there, or end it, then adopt.'});
   }
   return found;
 }
@@ -63,6 +70,7 @@ function workerAt(port: number, listeners: readonly Listener[], owners: Readonly
     throw new DeployError('USAGE', `port ${port} belongs to several programs, and none of them started the others:${processes.map(({pid}) => `\n  ${shownProcess(pid)}`).join('')}`,
       {hint: 'It cannot be told which of them is the worker. End those that only hold the socket, then adopt.'});
   }
+  refuseStarter(port, top);
   refuseOurselves(port, tree);
   refuseContained(port, top);
   for (const one of tree) refuseUnsignallable(port, one);
@@ -99,6 +107,14 @@ function climb(process: ProcessIdentity): ProcessIdentity {
 
 function unique(processes: readonly ProcessIdentity[]): ProcessIdentity[] {
   return [...new Map(processes.map(one => [one.pid, one])).values()];
+}
+
+/** Who opens a socket and hands it to what it starts has it open, too, and stands above all that it ever started. */
+function refuseStarter(port: number, {pid}: ProcessIdentity): void {
+  const words = commandLine(pid);
+  if (pid > 1 && !isManager(words) && supervisorRemedy(words) === undefined) return;
+  throw new DeployError('USAGE', `the socket of port ${port} belongs to ${shownProcess(pid)}, which starts other programs and hands it to them`,
+    {hint: 'Let the program open its port itself (no unit .socket of systemd, no cluster mode of pm2, no fcgi-program of supervisord), then adopt.'});
 }
 
 function refuseOurselves(port: number, tree: readonly ProcessIdentity[]): void {

@@ -1,5 +1,5 @@
 import {readdirSync} from 'node:fs';
-import {basename, join} from 'node:path';
+import {join} from 'node:path';
 import {readRegularFile, utf8Of} from '../config/regular-file.ts';
 import {runCommand} from '../support/run-command.ts';
 import {systemdRuns} from '../support/systemd.ts';
@@ -7,6 +7,7 @@ import {SYSTEM_PATH} from '../support/system-path.ts';
 import {commandLine, processStat, readProcFile} from '../workers/process-identity.ts';
 import {descendants} from '../workers/worker-tree.ts';
 import {shownProcess, type FoundWorker} from './find-workers.ts';
+import {isManager, supervisorRemedy} from './starters.ts';
 
 /** Something of before that starts or stops workers, and what ends that. */
 export interface OldHand {
@@ -28,17 +29,6 @@ export interface PidFile {
 const COMMAND_MS = 5000;
 const MOST_PID_FILE_BYTES = 64;
 const LARGEST_SCRIPT = 1 << 20;
-/** A session's own processes, and systemd's. */
-const NO_HAND = /^(systemd|init|launchd)$/;
-
-const SUPERVISORS: readonly (readonly [RegExp, string])[] = [
-  [/supervisord/, '`supervisorctl stop NAME`, and take its section out of the configuration of supervisord'],
-  [/^runsv\b/, '`sv down NAME`, and remove its link from the directory of services'],
-  [/PM2 v|God Daemon/, '`pm2 delete NAME && pm2 save`'],
-  [/s6-supervise/, '`s6-svc -d` on its directory of service, and take it out of the scan directory'],
-  [/circusd/, '`circusctl stop NAME`, and take it out of its configuration'],
-];
-
 /** Who would start or stop these processes beside us: their parents and the units of systemd that they are in. */
 export async function findOldHands(workers: readonly FoundWorker[]): Promise<OldHand[]> {
   const units = await Promise.all([...new Set(workers.flatMap(({process: {pid}}) => unitAround(pid) ?? []))].map(unit => unitHand(unit, workers)));
@@ -79,9 +69,9 @@ async function showUnit(unit: string): Promise<Map<string, string> | undefined> 
 }
 
 function parentHand(pid: number): OldHand | undefined {
-  if (pid <= 1 || NO_HAND.test(basename((commandLine(pid)[0] ?? '').split(' ')[0] ?? ''))) return undefined;
-  const command = commandLine(pid).join(' ');
-  const remedy = SUPERVISORS.find(([pattern]) => pattern.test(command))?.[1];
+  const words = commandLine(pid);
+  if (pid <= 1 || isManager(words)) return undefined;
+  const remedy = supervisorRemedy(words);
   return {
     what: `their parent ${shownProcess(pid)}${remedy === undefined ? '; if it starts them again when they end, it has to go' : ', which starts them again when they end'}`,
     remedy: remedy === undefined ? `After the first \`osyw-deploy now\`: end ${pid}, and what starts it.` : `After the first \`osyw-deploy now\`: ${remedy}.`,

@@ -4,11 +4,11 @@ import {plainText} from '../support/plain-text.ts';
 import type {OldHook} from './old-hooks.ts';
 
 /** What was found, for programs. Times are ISO 8601; `hooks` is null where the repository is not on this machine. */
-export function shownSurvey({upstream: {name, file, host, ports}, workers, code: {source, revision, because, newer, edited}, command, variables, pidFiles, oldHands, scripts}: Survey, hooks: readonly OldHook[] | undefined): Record<string, unknown> {
+export function shownSurvey({upstream: {name, file, host, ports}, workers, code: {source, revision, mixed, because, newer, edited}, command, variables, pidFiles, oldHands, scripts}: Survey, hooks: readonly OldHook[] | undefined): Record<string, unknown> {
   return {
     upstream: {name, file, host, ports},
     workers: workers.map(({port, process: {pid}, user, startedAt, words, directory}) => ({port, pid, user, started_at: startedAt, command: words, directory: directory ?? null})),
-    source: {vcs: source.vcs, working_copy: source.workingCopy, url: source.url ?? null, revision, because, newer: newer.length, edited},
+    source: {vcs: source.vcs, working_copy: source.workingCopy, url: source.url ?? null, revision, mixed, because, newer: newer.length, edited},
     command: command ?? null,
     variables,
     pid_files: pidFiles,
@@ -19,12 +19,12 @@ export function shownSurvey({upstream: {name, file, host, ports}, workers, code:
 }
 
 /** The same for people. */
-export function foundLines({upstream, workers, code: {source, revision, because, newer, edited}, command, variables, pidFiles, oldHands}: Survey): string[] {
+export function foundLines({upstream, workers, code: {source, revision, mixed, because, newer, edited}, command, variables, pidFiles, oldHands}: Survey): string[] {
   return [
     `upstream  ${upstream.name} in ${upstream.file}, of nginx pid ${upstream.master.process.pid}`,
     ...workers.map(({port, process: {pid}, user, startedAt, words, directory}) => `worker    ${port}: pid ${pid}, ${user}, since ${startedAt}, in ${directory ?? '?'}: ${words.join(' ')}`),
     `code      ${source.workingCopy} (${source.vcs}; ${because})`,
-    `revision  ${revision}`,
+    `revision  ${revision}${mixed ? ', the newest there: the working copy is mixed, parts of it are older' : ''}`,
     ...(newer.length === 0 ? [] : [`          ${named(newer)} ${newer.length === 1 ? 'is' : 'are'} newer than the oldest worker: what runs may be older than ${revision}`]),
     ...(edited.length === 0 ? [] : [`          edited there: ${named(edited)}; a deploy refuses that until it is committed or reverted`]),
     ...(command === undefined ? [] : [`command   ${command.join(' ')}`]),

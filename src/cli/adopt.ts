@@ -1,5 +1,5 @@
 import {linkSync, unlinkSync} from 'node:fs';
-import {dirname} from 'node:path';
+import {dirname, resolve} from 'node:path';
 import type {Config} from '../config/config.ts';
 import type {Deployed} from '../deploy/deploy.ts';
 import type {Generation, Release} from '../deploy/deployment.ts';
@@ -45,7 +45,10 @@ async function lookAndAdopt(context: Context, options: AdoptOptions): Promise<nu
   };
   const {file, there} = context.configFile();
   const existing = there ? context.loadConfig() : undefined;
-  if (existing !== undefined) refuseDeployed(existing, readState(existing.stateDir).serving);
+  if (existing !== undefined) {
+    refuseOtherState(existing, options.stateDir, cwd);
+    refuseDeployed(existing, readState(existing.stateDir).serving);
+  }
   const found = await survey(options, existing, cwd);
   const proposal = existing === undefined ? await proposeAdopted(found, {app, stateDir: options.stateDir, file, env, signal}) : undefined;
   const config = existing ?? proposal?.config;
@@ -89,10 +92,8 @@ async function adoptUnderLock(context: Context, {workers, code}: Survey, tools: 
   const now = new Date();
   const who = {trigger: 'manual' as const, requestedBy: requester(context)};
   if (serving !== null && isSame(serving, workers)) {
-    // A kill may have come between the state and this line.
     const run = startRun({id: serving.deploy, ...who, startedAt: serving.since}, tools.report);
     const {id: release, revision} = serving.release;
-    tools.records.addToHistory(historyLine(run, {outcome: 'deployed', failure: undefined, release, revision}));
     return {result: {...resultOf(historyLine(run, {outcome: 'unchanged', failure: undefined, release, revision}), release, null)}, drain: undefined};
   }
   refuseDeployed(config, serving);
@@ -119,6 +120,11 @@ async function adoptUnderLock(context: Context, {workers, code}: Survey, tools: 
   const line = historyLine(run, {outcome: 'deployed', failure: undefined, release: release.id, revision: release.revision});
   tools.records.addToHistory(line);
   return {result: resultOf(line, null, null), drain: undefined};
+}
+
+function refuseOtherState({file, stateDir}: Config, given: string | undefined, cwd: string): void {
+  if (given === undefined || resolve(cwd, given) === resolve(stateDir)) return;
+  throw new DeployError('USAGE', `--state-dir is ${given}, but ${file} is there and says state_dir: ${stateDir}`, {hint: 'Leave --state-dir out, or change state_dir in the configuration.'});
 }
 
 function refuseDeployed({app}: Config, serving: Generation | null): void {

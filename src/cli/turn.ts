@@ -16,6 +16,7 @@ import {openCommitters, type Committers} from '../trigger/committers.ts';
 import {clearSpool, readSpool} from '../trigger/request-spool.ts';
 import {wire} from '../wire.ts';
 import type {Context} from './context.ts';
+import {recordAdoption} from './record-adoption.ts';
 import {openRenderer, type Renderer} from './renderer.ts';
 
 /** What a command that changes something may use; it holds the lock, and what a crash left is settled. */
@@ -77,6 +78,7 @@ export async function takeTurn(lock: HeldLock, {context, config, renderer, wait,
     };
     join();
     const recovered = await recover(tools);
+    recordAdoption(tools);
     // Who does not wait leaves those of earlier deploys to the process that drains in the background, too.
     if (!wait && tools.records.drains().length > 0) drainInBackground(config);
     beside = wait ? finishDrains(tools, renderer, context.letGo) : Promise.resolve([]);

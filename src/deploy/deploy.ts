@@ -49,6 +49,7 @@ export async function deploy(request: Request, tools: DeployTools, signal: Abort
   let generation: Generation;
   try {
     await turn(); // The question is on its way; what follows reads the whole of /proc.
+    refuseUnnamed(request, before, tools);
     if (!isComeback(request, before, tools) || await tools.upstream.isRunning()) await tools.upstream.requireRunning();
     const revision = await run.phase('update', () => update(request, asked, made, before, tools, run, signal));
     if (revision === 'unchanged') return endUnchanged(made.revision, before, tools, run);
@@ -100,6 +101,18 @@ export function without(generation: Generation, other: Generation | null): Gener
 function isComeback({target}: Request, {serving}: State, tools: DeployTools): boolean {
   if (target.kind !== 'release') return false;
   return serving === null || (serving.release.id === target.release.id && !serving.workers.some(worker => tools.workers.isAlive(worker)));
+}
+
+/**
+ * What was adopted, and was then restarted by the script of before, serves under no record: nobody would drain or stop it.
+ * A replacement or a start brings the release back whatever stands there; only a deploy can wait for an answer. Errors: USAGE.
+ */
+function refuseUnnamed({target, force}: Request, {serving}: State, {workers}: DeployTools): void {
+  if (target.kind !== 'revision' || force || serving?.release.adopted !== true || serving.workers.some(worker => workers.isAlive(worker))) return;
+  const ports = workers.answering(portsOf(serving));
+  if (ports.length === 0) return;
+  throw new DeployError('USAGE', `the adopted workers are dead, and other processes listen on their ports ${ports.join(', ')}: this deploy would leave those running`,
+    {hint: 'Did the old script restart them? Run `osyw-deploy adopt` again: it takes over what runs now. `osyw-deploy now --force` leaves it alone.'});
 }
 
 async function moveTraffic(generation: Generation, comeback: boolean, {upstream, report}: DeployTools, steps: SwitchSteps): Promise<Switched> {

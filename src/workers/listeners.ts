@@ -20,11 +20,18 @@ export function listeners(): Listener[] {
   return [...readListening('/proc/net/tcp'), ...readListening('/proc/net/tcp6')];
 }
 
-/** Those that would answer a connection to `host:port`: the address itself, or a wildcard. */
+/**
+ * All that could answer a connection to `host:port`: on the address itself, or on a wildcard of either family; several share a port by
+ * SO_REUSEPORT. The kernel hashes address and port together, so they stand anywhere among those that listen, and all of these are read.
+ */
 export function listenersOn(host: string, port: number): Listener[] {
-  const found = host.includes(':') ? [] : firstRun(readListening('/proc/net/tcp'), host, port);
-  // A socket of the older family on this address keeps those of the newer from the port.
-  return found.length > 0 ? found : firstRun(readListening('/proc/net/tcp6'), host, port);
+  const wanted = new Set([...(host === 'localhost' ? ['127.0.0.1', '::1'] : [host]), '0.0.0.0', '::']);
+  const fitting = (path: string) => [...readListening(path)].filter(listener => listener.port === port && wanted.has(listener.address));
+  const six = fitting('/proc/net/tcp6');
+  if (host.includes(':')) return six;
+  const four = fitting('/proc/net/tcp');
+  // Only sockets of one account can share a port: beside those of IPv4, somebody else's `::` is for IPv6 alone. Source: inet_csk_bind_conflict.
+  return [...four, ...six.filter(({uid}) => host === 'localhost' || four.length === 0 || four.some(one => one.uid === uid))];
 }
 
 /** Which of these processes has the socket open. */
@@ -45,18 +52,6 @@ export function ownersOf(inodes: readonly number[]): Map<number, ProcessIdentity
   return owners;
 }
 
-/** Sockets of one address and port stand beside each other, so the reading ends behind the first such run. */
-function firstRun(all: Iterable<Listener>, host: string, port: number): Listener[] {
-  const wanted = host === 'localhost' ? ['127.0.0.1', '::1'] : [host];
-  const found: Listener[] = [];
-  for (const listener of all) {
-    const fits = listener.port === port && (wanted.includes(listener.address) || listener.address === '0.0.0.0' || listener.address === '::');
-    if (fits) found.push(listener);
-    else if (found.length > 0) break;
-  }
-  return found;
-}
-
 function openFiles(pid: number): string[] {
   try {
     return readdirSync(`/proc/${pid}/fd`);
@@ -68,8 +63,8 @@ function openFiles(pid: number): string[] {
 }
 
 /**
- * Reads the table a line at a time and stops as early as it can. The kernel makes as much of it as a read asks for, listening
- * sockets first, and walks its whole hash of connections (5 ms when nearly empty, half a second with 60,000 in TIME_WAIT) for the rest.
+ * Reads the table a line at a time and stops behind the last socket that listens: the kernel lists these first. It makes as much of the
+ * table as a read asks for, and for the rest walks its whole hash of connections (5 ms when nearly empty, half a second with 60,000 in TIME_WAIT).
  */
 function* readListening(path: string): Generator<Listener> {
   let fd: number;

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import {existsSync, readFileSync, renameSync, rmSync, writeFileSync} from 'node:fs';
+import {createHash} from 'node:crypto';
+import {existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, renameSync, rmSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {describe, test, type TestContext} from 'node:test';
 import {stringify} from 'yaml';
@@ -120,6 +121,27 @@ test('the set-up by hand, from its running state to the third deploy by commit: 
   assert.equal(ports.reduce((all, port, i) => all.replace(`127.0.0.1:${port} `, `127.0.0.1:${site.ports[i]} `), readFileSync(site.nginxConf, 'utf8')), conf, 'nothing but the addresses changed');
 });
 
+test('a dry run leaves no trace at all, in nginx\'s prefix neither', async t => {
+  const site = await makeByHand(t);
+  // nginx -T opens what the configuration names, and makes what is not there.
+  rmSync(join(site.dir, 'nginx/nginx.pid'));
+  renameSync(join(site.dir, 'nginx/access.log'), join(site.dir, 'nginx/access.log.1'));
+  const before = treeOf(site);
+  const end = await site.adopt(['--dry-run']);
+  assert.equal(end.exit, 0, end.stdout + end.stderr);
+  assert.deepEqual(treeOf(site), before);
+});
+
+/** Everything of a site: type, rights and owner, and what files hold. What its running programs write as they answer is left out. */
+function treeOf({dir}: ByHand): Record<string, string> {
+  return Object.fromEntries(readdirSync(dir, {recursive: true, encoding: 'utf8'}).filter(path => !path.startsWith('log/')).toSorted().map(path => {
+    const at = join(dir, path);
+    const stat = lstatSync(at);
+    const content = stat.isFile() ? createHash('sha256').update(readFileSync(at)).digest('hex') : stat.isSymbolicLink() ? readlinkSync(at) : '';
+    return [path, `${stat.mode.toString(8)} ${stat.uid}:${stat.gid} ${content}`];
+  }));
+}
+
 test('a dry run changes nothing, a second adoption is unchanged, and what is deployed is not adopted', async t => {
   const site = await makeByHand(t);
   const dry = await site.adopt(['--dry-run']);
@@ -141,7 +163,7 @@ test('a dry run changes nothing, a second adoption is unchanged, and what is dep
   assert.deepEqual(readFileSync(site.configFile), written);
   assert.equal((await site.history()).length, 1);
   rmSync(join(site.stateDir, 'history.ndjson'));
-  assert.equal((await adopted(site)).outcome, 'unchanged');
+  assert.equal((await site.run(['recover'])).exit, 0);
   assert.deepEqual((await site.history()).map(({release, outcome}) => [release, outcome]), [['000001', 'deployed']], 'the line that a kill had kept from the history is there');
   const plan = await site.run(['plan', '--json']);
   assert.equal(plan.exit, 0, plan.stderr);
@@ -205,6 +227,10 @@ test('goes by a configuration that is there, and refuses one that contradicts wh
     assert.ok(!existsSync(site.stateDir));
   }
   write({});
+  const elsewhere = await site.run(['adopt', '--nginx', site.nginxConf, '--state-dir', join(site.dir, 'elsewhere')]);
+  assert.equal(elsewhere.exit, 2, elsewhere.stdout);
+  assert.match(elsewhere.stderr, new RegExp(`--state-dir is ${site.dir}/elsewhere, but ${site.configFile} is there and says state_dir: ${site.stateDir}`));
+  assert.ok(!existsSync(site.stateDir) && !existsSync(join(site.dir, 'elsewhere')));
   const {outcome, config} = await adopted(site);
   assert.deepEqual([outcome, config.written], ['deployed', false]);
   const old = site.pids();
@@ -332,6 +358,23 @@ test('code that is newer than the workers, and edits, are told', async t => {
   assert.match(end.stdout, /^command +\/usr\/bin\/python3 osyw\.py \{port\}$/m, 'an absolute path into the working copy would run that, whatever the release');
   assert.equal((await site.run(['now'])).exit, 5, 'the edit stops the deploy');
   assert.equal(await site.version(), '1');
+});
+
+test('restarted by the old script: the first deploy is refused until what runs is adopted', async t => {
+  const site = await makeByHand(t);
+  await adopted(site);
+  await site.old('restart');
+  await waitUntil('the three workers', () => site.pids().length === 3, PATIENCE);
+  const restarted = site.pids();
+  const end = await site.run(['now']);
+  assert.equal(end.exit, 2, end.stdout + end.stderr);
+  assert.match(end.stderr, new RegExp(`the adopted workers are dead, and other processes listen on their ports ${site.ports.join(', ')}`));
+  assert.match(end.stderr, /Run `osyw-deploy adopt` again/);
+  assert.deepEqual(site.pids(), restarted);
+  assert.deepEqual((({outcome, release}) => [outcome, release])(await adopted(site)), ['deployed', '000002']);
+  await deployed(site);
+  await settled(site, '1', '000003');
+  assert.deepEqual(restarted.filter(isAlive), []);
 });
 
 test('an adopted worker that dies: the first deploy goes on without it', async t => {

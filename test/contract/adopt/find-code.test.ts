@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import {mkdirSync, realpathSync, symlinkSync, writeFileSync} from 'node:fs';
+import {chownSync, existsSync, mkdirSync, readFileSync, realpathSync, rmSync, symlinkSync, utimesSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {test} from 'node:test';
 import {asOfRelease, findCode, subdirectoryOf} from '../../../src/adopt/find-code.ts';
@@ -26,7 +26,7 @@ for (const vcs of BOTH) {
   const make = (t: {after(fn: () => void): void}) => {
     const dir = scratch(t);
     const repository = createRepository(vcs, dir);
-    const revision = repository.commit({write: 'osyw.py', text: 'x\n'}, {write: 'app/run.py', text: 'x\n'}, {write: 'server', text: '#!/bin/sh\n', executable: true}, {write: 'settings.ini', text: 'x\n'});
+    const revision = repository.commit({write: 'osyw.py', text: 'x\n'}, {write: 'app/run.py', text: 'x\n'}, {write: 'app/8811.ini', text: 'x\n'}, {write: 'server', text: '#!/bin/sh\n', executable: true}, {write: 'settings.ini', text: 'x\n'});
     return {dir, repository, revision, top: checkout(repository, join(dir, 'copy'))};
   };
 
@@ -65,7 +65,7 @@ for (const vcs of BOTH) {
     const code = await findCode([worker({directory: top, startedAt: START}), worker({directory: top})], undefined);
     assert.equal(code.revision, revision);
     assert.deepEqual(code.edited, ['settings.ini']);
-    assert.deepEqual([...code.newer].sort(), ['app/run.py', 'osyw.py', 'server', 'settings.ini'], 'newer than the oldest worker');
+    assert.deepEqual([...code.newer].sort(), ['app/8811.ini', 'app/run.py', 'osyw.py', 'server', 'settings.ini'], 'newer than the oldest worker');
     assert.deepEqual(code.unversioned, ['data']);
   });
 
@@ -75,6 +75,8 @@ for (const vcs of BOTH) {
     symlinkSync('/usr/bin/env', join(top, 'venv/bin/python3'));
     writeFileSync(join(top, 'local.ini'), 'not versioned\n');
     symlinkSync(top, join(dir, 'link'));
+    mkdirSync(join(top, 'data'));
+    for (const path of ['data/8811.db', 'data/all.db', 'app/8811.db']) writeFileSync(join(top, path), 'not versioned\n');
     const code = await findCode([worker({directory: top})], undefined);
     const command = (words: string, more: Parameters<typeof worker>[0] = {}) => asOfRelease(words.split(' '), worker(more), code).join(' ');
     assert.equal(command('env osyw.py {port}', {environment: {PWD: top}}), '/usr/bin/env osyw.py {port}');
@@ -82,6 +84,10 @@ for (const vcs of BOTH) {
     assert.equal(command(`env ${dir}/link/osyw.py {port}`), '/usr/bin/env osyw.py {port}', 'whatever link leads there');
     assert.equal(command(`env --config=${top}/settings.ini --root=${top} --log=/var/log/{port}.log {port}`), '/usr/bin/env --config=settings.ini --root=. --log=/var/log/{port}.log {port}');
     assert.equal(command('env -c local.ini {port}', {directory: top}), `/usr/bin/env -c ${top}/local.ini {port}`, 'what is in no release stays where it is');
+    assert.equal(command('env --db=data/{port}.db data/all.db {port}', {directory: top}), `/usr/bin/env --db=${top}/data/{port}.db ${top}/data/all.db {port}`, 'nor does it with the port in its name');
+    assert.equal(command('env data/{port}/x.db data/new.db {port}', {directory: top}), `/usr/bin/env ${top}/data/{port}/x.db ${top}/data/new.db {port}`, 'so for what is not there yet');
+    assert.equal(command('env app/{port}.db app/all.db {port}', {directory: top}), `/usr/bin/env ${top}/app/{port}.db app/all.db {port}`, 'the file counts, not its directory');
+    assert.equal(command('env app/{port}.ini osyw:app.{port} {port}', {directory: top}), '/usr/bin/env app/{port}.ini osyw:app.{port} {port}', 'versioned, and no path at all');
     assert.equal(command('env run.py {port}', {directory: join(top, 'app')}), '/usr/bin/env app/run.py {port}');
     assert.equal(command('./server {port}', {directory: top}), './server {port}');
     assert.equal(command(`${top}/server {port}`), './server {port}');
@@ -92,3 +98,47 @@ for (const vcs of BOTH) {
     assert.equal(subdirectoryOf(worker({directory: dir}), code), undefined);
   });
 }
+
+test('svn: of a mixed working copy the newest revision in it', async t => {
+  const dir = scratch(t);
+  const repository = createRepository('svn', dir);
+  repository.commit({write: 'osyw.py', text: 'x\n'}, {write: 'app/run.py', text: 'x\n'});
+  const top = checkout(repository, join(dir, 'copy'));
+  assert.equal((await findCode([worker({directory: top})], undefined)).mixed, false);
+  writeFileSync(join(top, 'app/run.py'), 'y\n');
+  svn(top, 'commit', '-q', '-m', 'from the working copy');
+  writeFileSync(join(top, 'new.py'), 'x\n');
+  svn(top, 'add', '-q', 'new.py');
+  const code = await findCode([worker({directory: top})], undefined);
+  assert.deepEqual([code.revision, code.mixed, code.edited], [`r${Number(svn(top, 'info', '--show-item', 'last-changed-revision', repository.url).trim())}`, true, ['new.py']]);
+  assert.notEqual(svn(top, 'info', '--show-item', 'last-changed-revision', top).trim(), code.revision.slice(1), 'the top of the copy has an older one');
+});
+
+test('git: what was only touched is not edited', async t => {
+  const dir = scratch(t);
+  const repository = createRepository('git', dir);
+  repository.commit({write: 'osyw.py', text: 'x\n'}, {write: 'settings.ini', text: 'x\n'});
+  const top = checkout(repository, join(dir, 'copy'));
+  utimesSync(join(top, 'osyw.py'), 1, 1);
+  writeFileSync(join(top, 'settings.ini'), 'edited\n');
+  const index = readFileSync(join(top, '.git/index'));
+  assert.deepEqual((await findCode([worker({directory: top})], undefined)).edited, ['settings.ini']);
+  assert.deepEqual(readFileSync(join(top, '.git/index')), index, 'nothing was refreshed');
+});
+
+test('git: no filter of another account is run', {skip: process.getuid?.() !== 0 && 'needs root: a repository of another account'}, async t => {
+  const dir = scratch(t);
+  const repository = createRepository('git', dir);
+  repository.commit({write: 'osyw.py', text: 'x\n'}, {write: '.gitattributes', text: '*.py filter=odd\n'});
+  const top = checkout(repository, join(dir, 'copy'));
+  const ran = join(dir, 'ran');
+  git(top, 'config', 'filter.odd.clean', `touch ${ran}; cat`);
+  git(top, 'config', 'filter.odd.required', 'true');
+  utimesSync(join(top, 'osyw.py'), 1, 1);
+  assert.deepEqual((await findCode([worker({directory: top})], undefined)).edited, []);
+  assert.ok(existsSync(ran), 'our own one is');
+  rmSync(ran);
+  chownSync(join(top, '.git'), 65_534, 65_534);
+  assert.deepEqual((await findCode([worker({directory: top})], undefined)).edited, []);
+  assert.ok(!existsSync(ran));
+});

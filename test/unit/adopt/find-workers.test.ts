@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import type {ChildProcess} from 'node:child_process';
+import {writeFileSync} from 'node:fs';
+import {join} from 'node:path';
 import {after, before, describe, test} from 'node:test';
 import {findWorkers} from '../../../src/adopt/find-workers.ts';
 import {DeployError} from '../../../src/errors.ts';
@@ -8,14 +10,15 @@ import {leasePorts, type PortLease} from '../../support/free-ports.ts';
 import {childrenOf, isAlive} from '../../support/leftovers.ts';
 import {listens} from '../../support/nginx-rig.ts';
 import {ownName} from '../../support/own-account.ts';
-import {endChild, spawnBound} from '../../support/run.ts';
+import {endChild, run, spawnBound} from '../../support/run.ts';
+import {makeTempDir, removeTempDir} from '../../support/temp-dir.ts';
 import {waitUntil} from '../../support/wait-until.ts';
 
 const HOST = '127.0.0.1';
 let lease: PortLease;
 const children: ChildProcess[] = [];
 before(async () => {
-  lease = await leasePorts(10);
+  lease = await leasePorts(16);
 });
 after(async () => {
   for (const child of children) {
@@ -38,6 +41,10 @@ def listen(port):
 /** A program of python, with ports as its arguments, which says "ready" when it stands. */
 async function python(text: string, ...args: readonly (string | number)[]): Promise<number> {
   const child = spawnBound('/usr/bin/python3', ['-S', '-E', '-c', `${LISTEN}${text}`, ...args.map(String)], {stdio: ['ignore', 'pipe', 'inherit'], env: {PATH: '/usr/bin:/bin', COLOUR: 'green', PORT: String(args[0])}});
+  return ready(child);
+}
+
+async function ready(child: ChildProcess): Promise<number> {
   children.push(child);
   let said = '';
   child.stdout?.setEncoding('utf8').on('data', (part: string) => (said += part));
@@ -109,4 +116,40 @@ test('a worker that started the other', async () => {
   const pid = await python(`if os.fork() == 0:\n    s = listen(int(sys.argv[2]))\n    signal.pause()\ns = listen(int(sys.argv[1]))\nwhile sum(int(l.split()[1].split(":")[1], 16) == int(sys.argv[2]) for l in list(open("/proc/net/tcp"))[1:]) < 1:\n    time.sleep(0.01)\n${FOREVER}`, a, b);
   refused([a, b], new RegExp(`ports ${a} and ${b} are served by one program: pid ${pid} `));
   assert.ok(isAlive(pid));
+});
+
+describe('a port that the upstream does not name', () => {
+  test('of the program itself', async () => {
+    const [a, b] = [lease.first + 10, lease.first + 11];
+    const pid = await python(`s = [listen(int(p)) for p in sys.argv[1:]]\n${FOREVER}`, a, b);
+    refused([a], new RegExp(`pid ${pid} .* serves on port ${a}, and it or what it started listens on 127\\.0\\.0\\.1:${b}, too`));
+  });
+
+  test('of what it started', async () => {
+    const [a, b] = [lease.first + 12, lease.first + 13];
+    const pid = await python(`if os.fork() == 0:\n    s = listen(int(sys.argv[2]))\n    signal.pause()\ns = listen(int(sys.argv[1]))\nwhile sum(int(l.split()[1].split(":")[1], 16) == int(sys.argv[2]) for l in list(open("/proc/net/tcp"))[1:]) < 1:\n    time.sleep(0.01)\n${FOREVER}`, a, b);
+    refused([a], new RegExp(`pid ${pid} .* listens on 127\\.0\\.0\\.1:${b}, too`));
+  });
+});
+
+describe('who hands its socket to what it starts', () => {
+  const HANDS_ON = `s = listen(int(sys.argv[1]))\nif os.fork() == 0:\n    os.execv("/usr/bin/python3", ["python3", "-c", "import signal; signal.pause()"])\n${FOREVER}`;
+
+  test('a supervisor', async t => {
+    const dir = makeTempDir();
+    t.after(() => removeTempDir(dir));
+    const script = join(dir, 'supervisord');
+    writeFileSync(script, `${LISTEN}${HANDS_ON}`);
+    const port = lease.first + 14;
+    const pid = await ready(spawnBound('/usr/bin/python3', ['-S', '-E', script, String(port)], {stdio: ['ignore', 'pipe', 'inherit'], env: {PATH: '/usr/bin:/bin'}}));
+    refused([port], new RegExp(`the socket of port ${port} belongs to pid ${pid} \\(.*supervisord ${port}\\), which starts other programs`));
+  });
+
+  test('pid 1', {skip: process.getuid?.() !== 0 && 'needs root: a pid namespace'}, async () => {
+    const port = lease.first + 15;
+    const look = `import {findWorkers} from ${JSON.stringify(new URL('../../../src/adopt/find-workers.ts', import.meta.url).href)};\ntry { findWorkers('127.0.0.1', [${port}]); console.log('found'); } catch (error) { console.log(error.message); }`;
+    const asks = `import subprocess\ns = listen(int(sys.argv[1]))\nsubprocess.run(sys.argv[2:])\n`;
+    const said = await run('/usr/bin/unshare', ['--pid', '--fork', '--mount-proc', '/usr/bin/python3', '-S', '-E', '-c', `${LISTEN}${asks}`, String(port), process.execPath, '--import', 'tsx', '--input-type=module', '-e', look]);
+    assert.match(said, new RegExp(`the socket of port ${port} belongs to pid 1 `));
+  });
 });

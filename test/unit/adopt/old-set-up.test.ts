@@ -6,6 +6,7 @@ import {fileURLToPath} from 'node:url';
 import {findOldHands, oldLinesIn, scriptsNaming, unitIn} from '../../../src/adopt/old-set-up.ts';
 import {ownVariables, rangeAround} from '../../../src/adopt/render-adopted-config.ts';
 import type {FoundWorker} from '../../../src/adopt/find-workers.ts';
+import {isManager, supervisorRemedy} from '../../../src/adopt/starters.ts';
 import {identify} from '../../../src/workers/process-identity.ts';
 import {endChild, spawnBound} from '../../support/run.ts';
 import {makeTempDir, removeTempDir} from '../../support/temp-dir.ts';
@@ -22,6 +23,14 @@ test('a parent that may start a worker again is told', async () => {
   } finally {
     await endChild(child, 'SIGKILL');
   }
+});
+
+test('who starts programs is known by its name or title, not by an argument', () => {
+  const words = (line: string) => line.split(' ');
+  for (const line of ['/usr/bin/python3 /usr/bin/supervisord -n', 'supervisord', '/usr/bin/runsv osyw', 'runsv osyw', 's6-supervise osyw', 'python3 -u -m circus.circusd c.ini']) assert.ok(supervisorRemedy(words(line)), line);
+  assert.match(supervisorRemedy(['PM2 v5.3.0: God Daemon (/root/.pm2)']) ?? '', /pm2 delete/);
+  for (const line of ['python3 app.py --log supervisord.log', '/srv/supervisord/server 8811', 'python3 runsv.py 8811']) assert.equal(supervisorRemedy(words(line)), undefined, line);
+  assert.deepEqual(['/lib/systemd/systemd --user', 'init [2]', 'python3 systemd.py'].map(line => isManager(words(line))), [true, true, false]);
 });
 
 test('the unit that a control group is of', () => {

@@ -10,18 +10,18 @@ import {waitUntil} from '../../support/wait-until.ts';
 
 const LISTENS = `
 import signal, socket, sys
-s = socket.socket()
+s = socket.socket(socket.AF_INET6 if ':' in sys.argv[2] else socket.AF_INET)
 s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-s.bind(('127.0.0.1', int(sys.argv[1])))
+s.bind((sys.argv[2], int(sys.argv[1])))
 s.listen()
 print('ready', flush=True)
 signal.pause()
 `;
 
 /** A process with a worker's mark that shares its port with whoever wants it, as some servers do. */
-async function listening(t: TestContext, port: number): Promise<{id: string; child: ChildProcess}> {
+async function listening(t: TestContext, port: number, address = '127.0.0.1'): Promise<{id: string; child: ChildProcess}> {
   const id = `osyw/test/0/${randomUUID()}`;
-  const child = spawn('/usr/bin/python3', ['-S', '-E', '-c', LISTENS, String(port)], {env: {[WORKER_MARK]: id}, stdio: ['ignore', 'pipe', 'inherit']});
+  const child = spawn('/usr/bin/python3', ['-S', '-E', '-c', LISTENS, String(port), address], {env: {[WORKER_MARK]: id}, stdio: ['ignore', 'pipe', 'inherit']});
   t.after(() => child.kill('SIGKILL'));
   let said = '';
   child.stdout.on('data', part => (said += String(part)));
@@ -42,4 +42,20 @@ test('a worker of before that listens on the port of a fresh one is a stranger, 
   assert.equal(portOwner('127.0.0.1', port, {id: fresh.id, process}).kind, 'stranger', 'the kernel may send any connection to the old one');
   old.child.kill('SIGKILL');
   await waitUntil('the old one to be gone', () => portOwner('127.0.0.1', port, {id: fresh.id, process}).kind === 'worker');
+});
+
+test('nor does it own the port while a stranger listens on a wildcard of either family', async t => {
+  const lease = await leasePorts(2);
+  t.after(() => lease.release());
+  for (const [i, wildcard] of ['0.0.0.0', '::'].entries()) {
+    const port = lease.first + i;
+    const own = await listening(t, port);
+    const other = await listening(t, port, wildcard);
+    for (const [one, theirs] of [[own, other], [other, own]] as const) {
+      const owner = portOwner('127.0.0.1', port, {id: one.id, process: identify(one.child.pid ?? 0)});
+      assert.equal(owner.kind, 'stranger', `${wildcard}, beside ${theirs.id}`);
+    }
+    other.child.kill('SIGKILL');
+    await waitUntil('the other one to be gone', () => portOwner('127.0.0.1', port, {id: own.id, process: undefined}).kind === 'worker');
+  }
 });

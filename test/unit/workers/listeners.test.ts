@@ -61,6 +61,17 @@ test('an address and another one on the same port are told apart', async () => {
   assert.deepEqual(addresses('127.0.0.2', port), ['127.0.0.2']);
 });
 
+test('beside a socket of IPv4, one for IPv6 of the same account may share its port', async () => {
+  const port = await listen('127.0.0.1');
+  const server = createServer();
+  servers.push(server);
+  server.listen({host: '::', port, ipv6Only: true});
+  await once(server, 'listening');
+  assert.deepEqual(addresses('127.0.0.1', port), ['127.0.0.1', '::'], 'the table does not say which families it is for');
+  assert.deepEqual(addresses('127.0.0.2', port), ['::']);
+  assert.deepEqual(addresses('::1', port), ['::']);
+});
+
 test('nobody', async () => {
   const port = await listen('127.0.0.1');
   const server = servers.pop();
