@@ -104,7 +104,7 @@ function applicationLooks(config: Config, {hookScript, cwd, signal}: Omit<Case, 
     ['source-reachable', () => sourceReachable(config, signal)],
     ['source-certificate', () => certificate(source.url, signal)],
     ['working-copy', async () => (await workingCopy()).findings],
-    ['password-in-remote', () => passwordInRemote(source.workingCopy)],
+    ['password-in-remote', () => passwordInRemote(source.workingCopy, signal)],
     ['git-safe-directory', () => safeDirectory(source.workingCopy, deployer)],
     ['disk-space', () => [...roomForRelease(stateDir, sizeOf(records().state?.serving?.release.dir ?? source.workingCopy) ?? {bytes: 0, entries: 0}, config.release.keep), ...roomElsewhere(config)]],
     ['memory', async () => {

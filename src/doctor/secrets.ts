@@ -27,7 +27,8 @@ const MOST_FILE_BYTES = 1_000_000;
 /** Of each log so much of the end is searched. */
 const LOG_BYTES = 4 * 1024 * 1024;
 const MOST_LOGS = 500;
-const SECRET_NAME = /pass|pwd|secret|token|key|credential|auth|dsn|salt|private/i;
+/** Of a variable or a header that is taken for a secret. */
+export const SECRET_NAME = /pass|pwd|secret|token|key|credential|auth|dsn|salt|private/i;
 const CREDENTIALS_IN_URL = /:\/\/[^/\s:@]*:[^/\s@]+@/;
 
 /** The secrets that the configuration names, as far as they can be read, and how many are too short to be looked for. */
