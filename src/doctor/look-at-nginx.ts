@@ -109,7 +109,7 @@ function isChangeable(text: UpstreamText, place: string, {ports, count}: Config[
     return {check, level: 'ok', says: `a deploy may change ${place}`, place};
   } catch (error) {
     if (!(error instanceof DeployError)) throw error;
-    return {check, level: 'problem', place, says: error.message, means: `every deploy is refused (${error.code}). ${error.hint}`};
+    return {check, level: 'problem', place, says: error.message, means: `every deploy is refused (${error.code})`, mend: error.hint};
   }
 }
 

@@ -38,6 +38,7 @@ function diagnosisIn(end: CommandEnd): Diagnosis {
   assert.equal(said.problems, said.findings.filter(({level}) => level === 'problem').length);
   assert.equal(said.warnings, said.findings.filter(({level}) => level === 'warning').length);
   return {...said, end};
+  assert.deepEqual(said.findings.filter(({level, mend}) => level === 'problem' && (mend ?? '') === ''), [], 'each problem has its way out');
 }
 
 /** The one finding of a check that is of this level. */
@@ -608,6 +609,8 @@ test('a look that cannot be made ends no other', {timeout: LONG_MS}, async t => 
   const site = await makeSite(t);
   await site.deployed();
   const diagnosis = await examinedWith(site, {nginx: {file: join(site.dir, 'no-such-directory', 'myweb.conf')}});
-  assert.match(found(diagnosis, 'nginx-running', 'problem').says, /could not be looked at: the directory of the upstream file is missing/);
+  const {says, mend} = found(diagnosis, 'nginx-running', 'problem');
+  assert.match(says, /could not be looked at: the directory of the upstream file is missing/);
+  assert.ok(mend !== undefined && mend.length > 10, 'the hint is the way out');
   found(diagnosis, 'source-reachable', 'ok');
 });
