@@ -16,7 +16,7 @@ import {parseGitStatus} from '../working-copy/git-status.ts';
 import {findVcs} from '../working-copy/open-working-copy.ts';
 import {resolveAside} from '../working-copy/resolve-aside.ts';
 import {lastWords, namedFiles, shownText} from '../working-copy/shown-text.ts';
-import {openSvn} from '../working-copy/svn-command.ts';
+import {openSvn, type Svn} from '../working-copy/svn-command.ts';
 import {parseSvnStatus} from '../working-copy/svn-status.ts';
 import type {Moment} from './clock.ts';
 import type {Finding} from './finding.ts';
@@ -75,7 +75,7 @@ export async function workingCopyState(config: Config, vcs: 'svn' | 'git', signa
   const place = workingCopy;
   if (lstatIfThere(join(workingCopy, vcs === 'svn' ? '.svn' : '.git')) === undefined) {
     const findings: Finding[] = [url === undefined
-      ? {check, level: 'problem', place, says: `${workingCopy} is no working copy, and source.url is not set`, means: 'there is nothing to deploy', mend: vcs === 'svn' ? `svn checkout URL ${shellWord(workingCopy)}` : `git clone URL ${shellWord(workingCopy)}`}
+      ? {check, level: 'problem', place, says: `${workingCopy} is no working copy, and source.url is not set`, means: 'there is nothing to deploy; with source.url set, to where the repository is, the first deploy makes the working copy', mend: vcs === 'svn' ? 'url: svn://HOST/PATH' : 'url: ssh://HOST/PATH'}
       : {check, level: 'note', place, says: `there is no working copy in ${workingCopy} yet: the first deploy makes it`}];
     return {findings, moments: []};
   }
@@ -99,6 +99,7 @@ async function lookAtSvn(config: Config, signal: AbortSignal): Promise<Look> {
   const {workingCopy} = config.source;
   const svn = openSvn(config);
   const at = shellWord(workingCopy);
+  const saved = savedEdits(config);
   const [status, info] = await Promise.all([
     svn.once('status', ['--xml', '--ignore-externals', '--', `${workingCopy}@`], {signal}),
     svn.once('info', ['--show-item', 'last-changed-date', '--no-newline', '--', `${workingCopy}@`], {signal}),
@@ -108,10 +109,21 @@ async function lookAtSvn(config: Config, signal: AbortSignal): Promise<Look> {
   const faults: Look['faults'] = [
     ...listed(conflicted, 'other', `conflicts in ${workingCopy}`, files => `svn resolve ${files}`, workingCopy),
     ...listed(obstructed, 'other', `something else stands where versioned files belong in ${workingCopy}`, files => `mv ${files} /var/tmp/`, workingCopy),
-    ...listed(edited, 'edits', `local edits in ${workingCopy}`, files => `svn revert ${files}`, workingCopy),
-    ...listed(switched, 'other', `parts of ${workingCopy} are switched to another URL`, files => `svn switch ^/PATH ${files}`, workingCopy),
+    ...listed(edited, 'edits', `local edits in ${workingCopy}`, files => `svn diff --git --force ${files} ${saved} && svn revert ${files}`, workingCopy),
+    ...(switched.length === 0 ? [] : [{kind: 'other' as const, says: `parts of ${workingCopy} are switched to another URL: ${namedFiles(switched)}`, mend: await switchedBack(svn, workingCopy, switched, signal)}]),
   ];
   return {faults, moments: momentOf('the newest commit in the working copy', info.stdout)};
+}
+
+/** Where a mend saves what it takes away: appended, so that nothing saved before is replaced; in the home of who types it. */
+function savedEdits({app}: Config): string {
+  return `>>~/${app}-edits.diff`;
+}
+
+/** The lines that bring parts back to where they belong: below the URL of the whole. */
+async function switchedBack(svn: Svn, workingCopy: string, switched: readonly string[], signal: AbortSignal): Promise<string> {
+  const {stdout: top} = await svn.once('info', ['--show-item', 'relative-url', '--no-newline', '--', `${workingCopy}@`], {signal});
+  return switched.slice(0, MOST_FILES).map(path => `svn switch ${shellWord(`${top}/${path.split('/').map(encodeURIComponent).join('/')}`)} ${shellWord(join(workingCopy, path))}`).join('\n');
 }
 
 async function lookAtGit(config: Config, signal: AbortSignal): Promise<Look> {
@@ -129,8 +141,8 @@ async function lookAtGit(config: Config, signal: AbortSignal): Promise<Look> {
     const begun = directories === undefined ? undefined : unfinishedCommand(directories);
     const at = shellWord(workingCopy);
     const faults: Look['faults'] = [
-      ...listed(conflicted, 'other', `conflicts in ${workingCopy}`, files => `git -C ${at} checkout HEAD -- ${files}`, ''),
-      ...listed(edited, 'edits', `local edits in ${workingCopy}`, files => `git -C ${at} restore --staged --worktree -- ${files}`, ''),
+      ...listed(conflicted, 'other', `conflicts in ${workingCopy}`, files => `git -C ${at} diff --binary HEAD -- ${files} ${savedEdits(config)} && git -C ${at} checkout HEAD -- ${files}`, ''),
+      ...listed(edited, 'edits', `local edits in ${workingCopy}`, files => `git -C ${at} stash push -- ${files}`, ''),
       ...(begun === undefined ? [] : [{kind: 'other' as const, says: `a ${begun} was begun in ${workingCopy} and not ended`, mend: begun === 'bisect' ? `git -C ${at} bisect reset` : `git -C ${at} ${begun} --abort`}]),
     ];
     return {faults, moments: momentOf('the newest commit in the working copy', log.stdout)};
