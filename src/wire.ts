@@ -117,9 +117,10 @@ function realUpstream(config: Config): Upstream {
       return switchUpstream(config, ports, steps, rehearsed);
     },
     writeAhead: (ports, steps) => writeUpstreamAhead(config, ports, steps),
-    restore: (oldBytes, steps) => restoreUpstream(config, bytesOf(oldBytes), steps),
+    restore: ({oldBytes, newHash}, steps) => restoreUpstream(config, bytesOf(oldBytes), newHash, steps),
     putBack: oldBytes => putUpstreamBack(config, bytesOf(oldBytes)),
     reload: () => reloadAsItStands(config),
+    file: text.file,
     fileHash: () => text.hash(present()),
     ownFile: () => {
       const byHeader = text.isOwn(present());

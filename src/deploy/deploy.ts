@@ -344,7 +344,7 @@ export async function rollBack(generation: Generation, reason: string, was: Befo
     const lives = (one: Generation) => one.workers.some(worker => tools.workers.isAlive(worker));
     if (old !== null && !lives(old) && lives(generation)) return noWayBack(generation, reason, was, tools, run);
     const steps: SwitchSteps = {intend: () => undefined, reloading: () => undefined};
-    const {oldNginxWorkers} = intent?.oldBytes == null ? await tools.upstream.switchTo([], steps) : await tools.upstream.restore(intent.oldBytes, steps);
+    const {oldNginxWorkers} = intent?.oldBytes == null ? await tools.upstream.switchTo([], steps) : await tools.upstream.restore(intent, steps);
     run.journal?.append({type: 'rolled_back', oldNginxWorkers});
     const line = historyLine(run, {outcome: 'rolled_back', failure, release: generation.release.id, revision: generation.release.revision});
     tools.records.writeDrain({version: 1, deploy: run.id, since: new Date().toISOString(), generation: without(generation, old), oldNginxWorkers, history: was.historyNow ? null : line});

@@ -126,6 +126,11 @@ async function recoverFrom(facts: Unfinished, tools: DeployTools, run: Run): Pro
 /** The switch was begun and not confirmed: both sets of workers stay up until nginx is known to use one of them. */
 async function settleSwitch(facts: Unfinished, intent: SwitchIntent, was: BeforeSwitch, tools: DeployTools, run: Run): Promise<Deployed> {
   const {upstream} = tools;
+  const file = upstream.file();
+  if (file !== intent.file) {
+    throw new DeployError('STATE_UNCERTAIN', `the killed deploy changed ${intent.file}, and the upstream file is ${file} now: another one is configured, or a link leads elsewhere`,
+      {hint: `Nothing was stopped: the old and the new workers run. Let the configuration or the link lead to ${intent.file} again, then run \`osyw-deploy recover\`.`});
+  }
   const hash = upstream.fileHash();
   if (hash !== intent.oldHash && hash !== intent.newHash) {
     throw new DeployError('STATE_UNCERTAIN', `${intent.file} holds neither what stood there before the deploy nor what the deploy wrote; somebody changed it`,

@@ -5,7 +5,7 @@ import type {HeldDrain, Drain} from '../state/drains.ts';
 import type {HistoryLine} from '../state/history.ts';
 import type {Journal, JournalEntry, JournalLine} from '../state/journal.ts';
 import type {State} from '../state/state-file.ts';
-import type {SwitchSteps, Switched} from '../upstream/switch-upstream.ts';
+import type {SwitchIntent, SwitchSteps, Switched} from '../upstream/switch-upstream.ts';
 import type {DrainProgress} from '../upstream/wait-drained.ts';
 import type {LaunchedWorker, WorkerPlan} from '../workers/launch-worker.ts';
 import type {StopResult, StoppableWorker} from '../workers/stop-workers.ts';
@@ -95,12 +95,14 @@ export interface Upstream {
   switchTo(ports: readonly number[], steps: SwitchSteps): Promise<Switched>;
   /** Names these ports in the file, for an nginx that does not run and reads it when it starts. Errors: SWITCH_REFUSED. */
   writeAhead(ports: readonly number[], steps: SwitchSteps): void;
-  /** On return nginx uses these bytes. Errors: as switchTo. */
-  restore(oldBytes: string | null, steps: SwitchSteps): Promise<Switched>;
+  /** On return nginx uses what stood there before this switch. Errors: as switchTo; STATE_UNCERTAIN also where somebody changed in a file of the user's what the switch wrote. */
+  restore(intent: Pick<SwitchIntent, 'oldBytes' | 'newHash'>, steps: SwitchSteps): Promise<Switched>;
   /** Puts the bytes into the file and tells nginx nothing. */
   putBack(oldBytes: string | null): void;
   /** Makes nginx use what stands in the file, and watches it. Errors: STATE_UNCERTAIN. */
   reload(): Promise<Switched>;
+  /** The file behind links. Errors: SWITCH_REFUSED where its directory is missing. */
+  file(): string;
   /** sha256 of what the file holds; null when there is none. */
   fileHash(): string | null;
   /** The file, where a deploy of this application wrote it: its first line says so, or marked workers listen on ports that it names. */

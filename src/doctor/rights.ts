@@ -64,25 +64,32 @@ export async function writeRights(config: Config, deployer: Identity, signal: Ab
   const who = shellWord(deployer.name);
   // Whoever may write beside nginx's other files may write what root's nginx loads: so our file gets a directory of its own.
   const ours = join(dirname(nginx.conf ?? '/etc/nginx/nginx.conf'), 'osyw-deploy');
-  const parts = [
-    {check: 'upstream-file-rights', path: dirname(namedFile(config)), place: nginx.edit === true ? 'nginx.edit' : 'nginx.file', fails: 'the switch of every deploy is refused (SWITCH_REFUSED)', mend: `install -d -o ${who} ${shellWord(ours)}\ninclude ${ours}/*.conf;\nfile: ${join(ours, `${app}.conf`)}`},
-    {check: 'state-dir-rights', path: stateDir, place: 'state_dir', fails: 'nothing can be put on record, so nothing is deployed'},
-    {check: 'run-dir-rights', path: runDir, place: 'run_dir', fails: 'no worker can be started'},
-    {check: 'working-copy-rights', path: source.workingCopy, place: 'source.working_copy', fails: 'the working copy cannot be updated (UPDATE_FAILED)'},
-    ...release.shared.length === 0 ? [] : [{check: 'shared-rights', path: join(stateDir, 'shared'), place: 'release.shared', fails: 'no release can be built'}],
+  // Somebody's `svn update` or `git pull` under another account leaves what is his in there.
+  const records = ['.svn', '.git'].map(name => join(source.workingCopy, name)).filter(path => lstatIfThere(path)?.isDirectory() === true);
+  const parts: Part[] = [
+    {check: 'upstream-file-rights', paths: [dirname(namedFile(config))], place: nginx.edit === true ? 'nginx.edit' : 'nginx.file', fails: 'the switch of every deploy is refused (SWITCH_REFUSED)', mend: `install -d -o ${who} ${shellWord(ours)}\ninclude ${ours}/*.conf;\nfile: ${join(ours, `${app}.conf`)}`},
+    {check: 'state-dir-rights', paths: [stateDir], place: 'state_dir', fails: 'nothing can be put on record, so nothing is deployed'},
+    {check: 'run-dir-rights', paths: [runDir], place: 'run_dir', fails: 'no worker can be started'},
+    {check: 'working-copy-rights', paths: [source.workingCopy, ...records], place: 'source.working_copy', fails: 'the working copy cannot be updated (UPDATE_FAILED)', ...(records.length === 0 ? {} : {mend: `chown -R ${who} ${shellWord(source.workingCopy)}`})},
+    ...release.shared.length === 0 ? [] : [{check: 'shared-rights', paths: [join(stateDir, 'shared')], place: 'release.shared', fails: 'no release can be built'}],
   ];
-  return Promise.all(parts.map(async ({check, path, place, fails, mend = `install -d -o ${who} ${shellWord(path)}`}: Part): Promise<Finding> => {
-    const there = nearest(path);
-    const may = await mayUse(deployer, there, 'w', signal) && await mayUse(deployer, there, 'x', signal);
-    const made = there === path ? '' : ', where it would be made';
-    return may ? {check, level: 'ok', says: `${deployer.name}, who deploys, may write ${there}${made}`, place}
-      : {check, level: 'problem', says: `${deployer.name}, who deploys, may not write ${there}${made}`, means: fails, mend, place};
+  return Promise.all(parts.map(async ({check, paths, place, fails, mend}): Promise<Finding> => {
+    let says = '';
+    for (const path of paths) {
+      const there = nearest(path);
+      const made = there === path ? '' : ', where it would be made';
+      if (!(await mayUse(deployer, there, 'w', signal) && await mayUse(deployer, there, 'x', signal))) {
+        return {check, level: 'problem', says: `${deployer.name}, who deploys, may not write ${there}${made}`, means: fails, mend: mend ?? `install -d -o ${who} ${shellWord(path)}`, place};
+      }
+      if (says === '') says = `${deployer.name}, who deploys, may write ${there}${made}`;
+    }
+    return {check, level: 'ok', says, place};
   }));
 }
 
 interface Part {
   readonly check: string;
-  readonly path: string;
+  readonly paths: readonly string[];
   readonly place: string;
   readonly fails: string;
   readonly mend?: string;

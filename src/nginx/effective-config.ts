@@ -3,6 +3,7 @@ import {dirname, resolve} from 'node:path';
 import {DeployError, messageOf} from '../errors.ts';
 import {runCommand} from '../support/run-command.ts';
 import {SYSTEM_PATH} from '../support/system-path.ts';
+import {dumpInShadow} from '../upstream/test-in-shadow.ts';
 import {findMasters, testCommand, type NginxMaster, type NginxPlace} from '../upstream/nginx-master.ts';
 import {globToRegExp} from './include-glob.ts';
 import {ConfigSyntaxError, parseConfig, type Directive} from './parse-config.ts';
@@ -35,7 +36,8 @@ export interface FoundUpstream {
 export async function effectiveConfig(nginx: NginxPlace, master?: NginxMaster): Promise<ConfigFile[]> {
   const command = testCommand(master ?? (await findMasters(nginx)).fitting[0], nginx);
   for (let tried = 1;; tried++) {
-    const result = await runCommand(command, {env: {PATH: SYSTEM_PATH, LC_ALL: 'C.UTF-8'}, cwd: '/', timeoutMs: TEST_TIMEOUT_MS});
+    // As it is it would make an empty pid file, logs and temporary paths where they are missing.
+    const result = await dumpInShadow(command) ?? await runCommand(command, {env: {PATH: SYSTEM_PATH, LC_ALL: 'C.UTF-8'}, cwd: '/', timeoutMs: TEST_TIMEOUT_MS});
     if (result.exitCode !== 0) {
       const words = result.stderr.trim() || (result.timedOut ? `no answer within ${TEST_TIMEOUT_MS / 1000} s` : `could not be run: ${result.spawnError ?? result.endedBy ?? 'unknown'}`);
       throw new DeployError('SWITCH_REFUSED', `nginx -T refuses the configuration:\n${words}`, {hint: 'Mend the file that nginx names.'});

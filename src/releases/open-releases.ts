@@ -139,7 +139,7 @@ export function openReleases(config: Config): Releases {
     refuseLinksOut(workshop, scanned.tree);
 
     const sharedIsNew = settings.shared.some(path => lstatIfThere(join(stateDir, 'shared', path)) === undefined);
-    await linkSharedPaths(workshop, dir, settings.shared, join(stateDir, 'shared'), workerAccount(), signal);
+    await linkSharedPaths(workshop, dir, {paths: settings.shared, sharedDir: join(stateDir, 'shared'), workingCopy: config.source.workingCopy, owner: workerAccount()}, signal);
     renameSync(workshop, dir);
     let touched: readonly string[] | undefined = recycled === undefined || sharedIsNew ? undefined : [...recycled.touched, ...settings.shared];
     if (settings.build.length > 0) {

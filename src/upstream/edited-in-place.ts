@@ -76,7 +76,10 @@ export function editedInPlace({nginx, app, workers: {host, ports: range}}: Confi
       } catch (error) {
         throw refusal(`it cannot be written: ${messageOf(error)}`);
       }
-      if (statSync(path).nlink > 1) throw refusal('it has a second name (a hard link), which would keep the old text');
+      const {nlink, uid} = statSync(path);
+      if (nlink > 1) throw refusal('it has a second name (a hard link), which would keep the old text');
+      // A rename puts a file of ours in its place, and only root can give one away.
+      if (process.geteuid?.() !== 0 && uid !== process.geteuid?.()) throw refusal(`it belongs to another account (uid ${uid}), and would belong to ours afterwards`);
     },
     // Two applications may have their blocks in one file.
     candidateFor: path => join(dirname(path), `.${basename(path)}.${app}.osyw-new`),

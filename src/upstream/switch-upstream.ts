@@ -13,7 +13,7 @@ import {SYSTEM_PATH} from '../support/system-path.ts';
 import {findMaster, findMasters, nginxChildren, orphansAmong, type NginxMaster} from './nginx-master.ts';
 import {beforeReload, observeReload, type BeforeReload, type ReloadVerdict} from './observe-reload.ts';
 import {testAside, testInPlace, type TestedConfiguration} from './test-configuration.ts';
-import {hashOf, makeLive, putBytes, readUpstream, writeCandidate, type UpstreamBytes} from './upstream-file.ts';
+import {changeFile, hashOf, makeLive, MOST_CHANGES, readUpstream, writeCandidate, type UpstreamBytes} from './upstream-file.ts';
 import {upstreamText, type UpstreamText} from './upstream-text.ts';
 import {waitDrained} from './wait-drained.ts';
 
@@ -56,13 +56,22 @@ export interface Switched {
  */
 export async function switchUpstream(config: Config, ports: readonly number[], steps: SwitchSteps, rehearsed?: Rehearsal): Promise<Switched> {
   const text = upstreamText(config);
+  text.examine();
   return changeUpstream(config, text, old => text.render(old, ports), steps, rehearsed);
 }
 
-/** The same for what stood there before, e.g. before a deploy: what a switch changes is as in these bytes again. */
-export async function restoreUpstream(config: Config, before: UpstreamBytes, steps: SwitchSteps): Promise<Switched> {
+/**
+ * The same for what stood there before a switch: what that changed is as in these bytes again. `written`: the hash of what the switch wrote.
+ * Errors: STATE_UNCERTAIN where somebody changed that in a file of the user's; a file of ours is written whole again.
+ */
+export async function restoreUpstream(config: Config, before: UpstreamBytes, written: string | null, steps: SwitchSteps): Promise<Switched> {
   const text = upstreamText(config);
-  return changeUpstream(config, text, now => text.restore(now, before), steps);
+  const back: Change = now => {
+    const isTheirs = config.nginx.edit === true && text.hash(now) !== written && text.hash(now) !== text.hash(before);
+    if (isTheirs) throw changedSince(text.file());
+    return text.restore(now, before);
+  };
+  return changeUpstream(config, text, back, steps);
 }
 
 /** A test that passed, of these bytes over those, as this master would read them. */
@@ -158,14 +167,17 @@ async function changeUpstream(config: Config, text: UpstreamText, change: Change
 /** Writes these ports into the file while no nginx runs. Errors: SWITCH_REFUSED. */
 export function writeUpstreamAhead(config: Config, ports: readonly number[], steps: SwitchSteps): void {
   const text = upstreamText(config);
+  text.examine();
   const file = text.file();
   const old = readUpstream(file);
-  const bytes = text.render(old, ports);
-  steps.intend({file, ports, master: null, accepting: [], ...changeOf(text, old, bytes)});
+  steps.intend({file, ports, master: null, accepting: [], ...changeOf(text, old, text.render(old, ports))});
   try {
-    putBytes(text.candidateFor(file), file, bytes);
+    changeFile(text.candidateFor(file), file, now => {
+      if (text.hash(now) !== text.hash(old)) throw changedMeanwhile(file);
+      return text.render(now, ports);
+    });
   } catch (error) {
-    throw new DeployError('SWITCH_REFUSED', `cannot write ${file}: ${messageOf(error)}`, {cause: error});
+    throw error instanceof DeployError ? error : new DeployError('SWITCH_REFUSED', `cannot write ${file}: ${messageOf(error)}`, {cause: error});
   }
 }
 
@@ -176,7 +188,7 @@ export function writeUpstreamAhead(config: Config, ports: readonly number[], ste
 export function putUpstreamBack(config: Config, before: UpstreamBytes): void {
   const text = upstreamText(config);
   const file = text.file();
-  putBytes(text.candidateFor(file), file, restored(text, file, readUpstream(file), before));
+  changeFile(text.candidateFor(file), file, now => restored(text, file, now, before));
 }
 
 function restored(text: UpstreamText, file: string, now: UpstreamBytes, before: UpstreamBytes): UpstreamBytes {
@@ -209,8 +221,14 @@ export async function reloadAsItStands(config: Config): Promise<Switched> {
   return {oldNginxWorkers: workersOf(master, before)};
 }
 
-/** How often the file may be changed by somebody else while it is about to be changed by us. */
-const MOST_CHANGES = 5;
+function changedMeanwhile(file: string): DeployError {
+  return new DeployError('SWITCH_REFUSED', `${file} was changed by somebody else a moment ago`, {hint: 'Look at it, then deploy again.'});
+}
+
+function changedSince(file: string): DeployError {
+  return new DeployError('STATE_UNCERTAIN', `somebody changed ${file} after it had been written, so what stood there before was not put back`,
+    {hint: 'Nothing was stopped: the old and the new workers run. Put the file right, reload nginx, then run `osyw-deploy recover`.'});
+}
 
 /** The way of the new bytes into the file, and back out of it. What somebody else writes meanwhile stays, or is in the way, but is never overwritten. */
 interface Placing {
@@ -228,7 +246,7 @@ function placing(text: UpstreamText, file: string, change: Change, first: {reado
       for (let tried = 1;; tried++) {
         if (bytes === null) {
           isLive = true;
-          putBytes(candidate, file, null);
+          changeFile(candidate, file, () => null);
           return testInPlace(master, nginx, file);
         }
         writeCandidate(candidate, file, bytes);
@@ -243,7 +261,7 @@ function placing(text: UpstreamText, file: string, change: Change, first: {reado
           return tested ?? testInPlace(master, nginx, file);
         }
         if (text.hash(now) !== text.hash(old) || tried === MOST_CHANGES) {
-          throw new DeployError('SWITCH_REFUSED', `${file} was changed by somebody else a moment ago`, {hint: 'Look at it, then deploy again.'});
+          throw changedMeanwhile(file);
         }
         old = now;
         bytes = change(now);
@@ -252,14 +270,12 @@ function placing(text: UpstreamText, file: string, change: Change, first: {reado
     takeBack: () => {
       ignoreMissing(() => unlinkSync(candidate));
       if (!isLive) return;
-      const now = readUpstream(file);
-      const hash = text.hash(now);
-      if (hash === text.hash(old)) return;
-      if (hash !== text.hash(bytes)) {
-        throw new DeployError('STATE_UNCERTAIN', `somebody changed ${file} after it had been written, so what stood there before was not put back`,
-          {hint: 'Nothing was stopped: the old and the new workers run. Put the file right, reload nginx, then run `osyw-deploy recover`.'});
-      }
-      putBytes(candidate, file, restored(text, file, now, old));
+      changeFile(candidate, file, now => {
+        const hash = text.hash(now);
+        if (hash === text.hash(old)) return now;
+        if (hash !== text.hash(bytes)) throw changedSince(file);
+        return restored(text, file, now, old);
+      });
     },
   };
 }

@@ -3,7 +3,7 @@ import {tmpdir} from 'node:os';
 import {dirname, join} from 'node:path';
 import type {NginxConfig} from '../config/config.ts';
 import {messageOf} from '../errors.ts';
-import {runCommand, type Command} from '../support/run-command.ts';
+import {runCommand, type Command, type CommandResult} from '../support/run-command.ts';
 import {SYSTEM_PATH} from '../support/system-path.ts';
 import {testCommand, type NginxMaster} from './nginx-master.ts';
 import {faultIn, howToInclude, isRead} from './test-configuration.ts';
@@ -14,6 +14,9 @@ const TEST_TIMEOUT_MS = 30_000;
 export type ShadowTest =
   | {readonly ok: boolean; readonly output: string}
   | {readonly untested: string};
+
+/** What takes no overlay. */
+const READ_ONLY = /\(30: Read-only file system\)/;
 
 /** The first line that the script writes once the shadow stands: whatever comes after it is nginx's. */
 const STANDS = 'osyw-deploy: the shadow stands';
@@ -37,7 +40,7 @@ while [ "$1" != -- ]; do
   shift
 done
 shift
-cat >"$t/root$live" || exit
+[ -z "$live" ] || cat >"$t/root$live" || exit
 echo "${STANDS}"
 exec chroot "$t/root" "$@"`;
 
@@ -80,13 +83,29 @@ export async function testInShadow(master: Pick<NginxMaster, 'binary' | 'args'>,
       }
       if (exitCode === undefined) return {untested: 'nginx was ended by a signal'};
       const output = stderr.trim();
-      if (exitCode !== 0 && /\(30: Read-only file system\)/.test(output)) return {untested: `nginx writes where no shadow can be had: ${output}`};
+      if (exitCode !== 0 && READ_ONLY.test(output)) return {untested: `nginx writes where no shadow can be had: ${output}`};
       if (exitCode !== 0) return {ok: false, output: `${output}${faultIn(output, live)}`};
       return isRead(stdout, live) ? {ok: true, output} : {ok: false, output: `nginx does not read ${live}: no file of its configuration includes it\n${howToInclude(live)}`};
     }
     return {untested: why};
   } finally {
     // What was mounted on it was so for that process alone.
+    rmdirSync(place);
+  }
+}
+
+/**
+ * Lets nginx print what it reads, and leaves no trace of that either. `command`: an `nginx -T`. Undefined where no shadow of all can be had,
+ * as without root; then nothing was run.
+ */
+export async function dumpInShadow(command: Command): Promise<CommandResult | undefined> {
+  if (process.getuid?.() !== 0) return undefined;
+  const place = mkdtempSync(join(tmpdir(), 'osyw-deploy-shadow-'));
+  try {
+    const result = await runCommand(ofAll(place, '', command), {env: {PATH: SYSTEM_PATH, LC_ALL: 'C.UTF-8'}, cwd: '/', timeoutMs: TEST_TIMEOUT_MS});
+    if (!result.stdout.startsWith(STANDS) || (result.exitCode !== 0 && READ_ONLY.test(result.stderr))) return undefined;
+    return {...result, stdout: result.stdout.slice(STANDS.length + 1)};
+  } finally {
     rmdirSync(place);
   }
 }

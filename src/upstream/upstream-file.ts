@@ -38,18 +38,32 @@ export function makeLive(candidate: string, path: string): void {
   renameDurably(candidate, path);
 }
 
-/** Makes the file hold these bytes; null: there is none. May run twice. */
-export function putBytes(candidate: string, path: string, bytes: UpstreamBytes): void {
+/** How often the file may be changed by somebody else while it is about to be changed by us. */
+export const MOST_CHANGES = 5;
+
+/**
+ * Makes of the file what `change` makes of its bytes; null: there is none. What somebody else writes before the very last look is
+ * changed in its turn. May run twice.
+ */
+export function changeFile(candidate: string, path: string, change: (now: UpstreamBytes) => UpstreamBytes): void {
   ignoreMissing(() => unlinkSync(candidate));
-  const now = readUpstream(path);
-  if (bytes === null) {
-    if (now === null) return;
-    unlinkSync(path);
-    syncDirectory(dirname(path));
-  } else if (now === null || !now.equals(bytes)) {
+  for (let tried = 1; ; tried++) {
+    const now = readUpstream(path);
+    const bytes = change(now);
+    if (isSame(now, bytes)) return;
+    if (bytes === null) {
+      unlinkSync(path);
+      return syncDirectory(dirname(path));
+    }
     writeCandidate(candidate, path, bytes);
-    makeLive(candidate, path);
+    if (isSame(readUpstream(path), now)) return makeLive(candidate, path);
+    ignoreMissing(() => unlinkSync(candidate));
+    if (tried === MOST_CHANGES) throw new DeployError('SWITCH_REFUSED', `${path} is written by somebody else again and again`, {hint: 'See who writes it, then try again.'});
   }
+}
+
+function isSame(a: UpstreamBytes, b: UpstreamBytes): boolean {
+  return a === null || b === null ? a === b : a.equals(b);
 }
 
 export function hashOf(bytes: string | Buffer | null): string | null {

@@ -560,6 +560,12 @@ test('an ordinary account: what it may not, and what it may', {timeout: LONG_MS,
     const byRoot = await examined(site);
     for (const check of ['reload-rights', 'upstream-file-rights', 'working-copy-rights']) found(byRoot, check, 'problem');
     found(byRoot, 'state-dir-rights', 'ok');
+    // As after somebody's update as root.
+    mkdirSync(join(site.workingCopy, '.git'), {recursive: true});
+    chownSync(site.workingCopy, NOBODY.uid, NOBODY.gid);
+    const within = found(await examined(site), 'working-copy-rights', 'problem');
+    assert.match(within.says, /nobody, who deploys, may not write \S+\/\.git$/);
+    assert.equal(within.mend, `chown -R nobody ${site.workingCopy}`);
     const sudo = await examinedWith(site, {nginx: {reload: ['sudo', '-n', '/usr/sbin/nginx', '-s', 'reload']}});
     assert.equal(found(sudo, 'reload-rights', 'problem').mend, 'nobody ALL=(root) NOPASSWD: /usr/sbin/nginx -s reload');
     found(await examinedWith(site, {nginx: {reload: ['no-such-program']}}), 'reload-rights', 'problem');

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import {appendFileSync, chmodSync, linkSync, lstatSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync} from 'node:fs';
+import {appendFileSync, chmodSync, linkSync, lstatSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync, symlinkSync, unlinkSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {test} from 'node:test';
 import {get} from '../support/raw-http.ts';
@@ -198,6 +198,50 @@ test('kill -9 in the switch, and the block is gone: nothing is stopped, 12, unti
   writeFileSync(site.nginx.conf, written);
   assert.equal((await site.run(['recover'])).exit, 0);
   await site.settled({version: '1', outcome: 'aborted'});
+});
+
+test('kill -9 in the switch, and the link leads elsewhere: nothing is stopped, 12, until it leads back', async (t) => {
+  const site = await makeSite(t, INLINE);
+  const {prefix, conf} = site.nginx;
+  const [first, second, link] = [join(prefix, 'first'), join(prefix, 'second'), join(prefix, 'conf.d', 'app.conf')];
+  writeFileSync(first, BLOCK);
+  symlinkSync(first, link);
+  writeFileSync(conf, contents(site).replace(BLOCK, ''));
+  await site.nginx.reload();
+  await site.deployed();
+  const before = readFileSync(first, 'utf8');
+  await killedBeforeItsReload(site);
+  writeFileSync(second, before);
+  unlinkSync(link);
+  symlinkSync(second, link);
+  const uncertain = await site.run(['recover', '--json']);
+  assert.equal(uncertain.exit, 12, uncertain.stdout);
+  assert.match(uncertain.result?.error ?? '', new RegExp(`changed ${first}, and the upstream file is ${second} now`));
+  assert.equal(site.processes().filter(({command}) => command.includes('worker.py')).length, 6, 'the old and the new workers run');
+  unlinkSync(link);
+  symlinkSync(first, link);
+  assert.equal((await site.run(['recover'])).exit, 0);
+  assert.equal(readFileSync(first, 'utf8'), before);
+  assert.equal(await site.version(), '1');
+  assert.equal(site.processes().filter(({command}) => command.includes('worker.py')).length, 3);
+});
+
+test('addresses of somebody else in the bake, which fails: they stay, and 12', async (t) => {
+  const site = await makeSite(t, INLINE);
+  await site.deployed();
+  site.configure({bake: {for: '20s'}});
+  await site.release('2', {unhealthy_when_named: join(site.dir, 'named')});
+  writeFileSync(join(site.dir, 'named'), '');
+  const command = site.start(['now', '--json']);
+  await waitUntil('the bake', () => command.stdout().includes('"bake"'), {withinMs: 20_000});
+  const theirs = contents(site).replace('    }\n    map', '      server 127.0.0.1:7999 weight=9; # theirs\n    }\n    map');
+  writeFileSync(site.nginx.conf, theirs);
+  writeFileSync(join(site.dir, 'named'), theirs);
+  const end = await command.ended;
+  assert.equal(end.exit, 12, end.stdout);
+  assert.match(end.result?.error ?? '', /somebody changed/);
+  assert.equal(contents(site), theirs);
+  assert.equal(site.processes().filter(({command: line}) => line.includes('worker.py')).length, 6, 'nothing is stopped');
 });
 
 test('a new release that fails in the bake: the old addresses are back, and what somebody wrote meanwhile stays', async (t) => {

@@ -411,7 +411,7 @@ export class World {
           steps.intend({file: NGINX.file, ports, oldBytes: old === null ? null : Buffer.from(old).toString('base64'), oldHash: hashOf(old), newHash: hashOf(file), master: null, accepting: []});
           setFile(file);
         },
-        restore: async (oldBytes, steps) => life.read(undefined).then(() => replace(text(oldBytes), portsIn(text(oldBytes) ?? ''), steps)).catch(life.hangIfKilled),
+        restore: async ({oldBytes}, steps) => life.read(undefined).then(() => replace(text(oldBytes), portsIn(text(oldBytes) ?? ''), steps)).catch(life.hangIfKilled),
         putBack: oldBytes => {
           life.look(undefined);
           setFile(text(oldBytes));
@@ -423,6 +423,7 @@ export class World {
           world.timePasses();
           return {oldNginxWorkers: world.#oldNginxWorkers()};
         }).catch(life.hangIfKilled),
+        file: () => NGINX.file,
         fileHash: () => life.look(hashOf(world.nginx.file)),
         ownFile: () => life.look(isOwn(world.nginx.file ?? '', 'osyw') ? {file: NGINX.file, byHeader: true} : undefined),
         filePorts: () => life.look(portsIn(world.nginx.file ?? '')),

@@ -32,7 +32,7 @@ export function wire(config: Config, report: Report): DeployTools {
     upstream: {
       ...withPoints('upstream', upstream, ['requireRunning', 'rehearse', 'putBack', 'reload', 'probe', 'waitDrained', 'acceptsOnly']),
       switchTo: (ports, steps) => around('upstream.switchTo', () => upstream.switchTo(ports, stepsWithPoints(steps))),
-      restore: (bytes, steps) => around('upstream.restore', () => upstream.restore(bytes, stepsWithPoints(steps))),
+      restore: (intent, steps) => around('upstream.restore', () => upstream.restore(intent, stepsWithPoints(steps))),
     },
     records: {
       ...withPoints('records', records, ['save', 'addToHistory', 'writeDrain', 'unfile', 'fileAgain']),

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import {mkdirSync, readFileSync, symlinkSync, writeFileSync} from 'node:fs';
+import {lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, symlinkSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {after, before, describe, test} from 'node:test';
 import type {NginxConfig} from '../../../src/config/config.ts';
@@ -40,6 +40,16 @@ describe('the configuration of an nginx that runs', () => {
     assert.deepEqual(serverLines(found.directive).map(({target}) => target), [{host: '127.0.0.1', port: 1}]);
   });
 
+  test('nothing is left of the look, as where its pid file and its logs are gone', {skip: process.getuid?.() === 0 ? false : 'only root has a shadow of all'}, async () => {
+    const pidFile = /^\s*pid\s+([^;]+);/m.exec(readFileSync(rig.conf, 'utf8'))?.[1] ?? '';
+    const gone = [pidFile, ...readdirSync(join(dir, 'logs')).map(name => join(dir, 'logs', name))];
+    for (const path of gone) renameSync(path, `${path}.away`);
+    const before = treeOf(dir);
+    assert.ok((await effectiveConfig(nginxOf(rig.conf))).length > 1);
+    assert.deepEqual(treeOf(dir), before);
+    for (const path of gone) renameSync(`${path}.away`, path);
+  });
+
   test('of one that does not run, by what the configuration names', async () => {
     const conf = join(dir, 'another.conf');
     writeFileSync(conf, `pid ${dir}/another.pid;\nerror_log ${dir}/logs/another.log;\nevents {}\nhttp { upstream there { server 127.0.0.1:1; } }\n`);
@@ -53,3 +63,11 @@ describe('the configuration of an nginx that runs', () => {
     broken.remove();
   });
 });
+
+/** Each path below, with what changes when anything is done to it. */
+function treeOf(top: string): string[] {
+  return [top, ...readdirSync(top, {recursive: true, encoding: 'utf8'}).map(name => join(top, name))].toSorted().map(path => {
+    const {mode, size, ctimeMs} = lstatSync(path);
+    return [path, mode, size, ctimeMs].join(' ');
+  });
+}

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import {spawn} from 'node:child_process';
+import {execFileSync, spawn} from 'node:child_process';
 import {appendFileSync, chmodSync, existsSync, linkSync, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, symlinkSync, utimesSync, writeFileSync} from 'node:fs';
-import {join} from 'node:path';
+import {dirname, join} from 'node:path';
 import {describe, it} from 'node:test';
 import type {Config} from '../../../src/config/config.ts';
+import {DeployError} from '../../../src/errors.ts';
 import type {Releases, WorkingCopy} from '../../../src/deploy/tools.ts';
 import {openReleases} from '../../../src/releases/open-releases.ts';
 import {openWorkingCopy} from '../../../src/working-copy/open-working-copy.ts';
@@ -209,6 +210,34 @@ describe('releases', () => {
     await build(9);
     assert.equal(readFileSync(join(config.stateDir, 'shared/data/uploads/of-a-user'), 'utf8'), 'precious');
     assert.equal(readFileSync(join(config.stateDir, 'shared/data/uploads/first'), 'utf8'), 'initial');
+  });
+
+  it('refuse to begin without what the working copy keeps unversioned at a shared path', async t => {
+    const {config, commit, build} = rig(t, 'git', {release: {shared: ['data', 'settings.ini', 'cache']}});
+    commit({write: 'a', text: '1'}, {write: 'data/of-the-repository', text: 'versioned'});
+    await build(1);
+    const {workingCopy} = config.source;
+    const shared = join(config.stateDir, 'shared');
+    rmSync(shared, {recursive: true});
+    mkdirSync(join(workingCopy, 'cache/empty'), {recursive: true});
+    for (const path of ['data/deep/guests.db', 'settings.ini']) {
+      mkdirSync(dirname(join(workingCopy, path)), {recursive: true});
+      writeFileSync(join(workingCopy, path), 'precious');
+      await assert.rejects(build(2), (error: unknown) => {
+        assert.ok(error instanceof DeployError);
+        assert.equal(error.code, 'BUILD_FAILED');
+        assert.ok(error.message.includes(join(workingCopy, path)), error.message);
+        const [, command = ''] = /have it: (.*?)\. To begin without/.exec(error.hint) ?? [];
+        execFileSync('sh', ['-c', command]);
+        return true;
+      });
+      // As the hint says: where it was it is still found.
+      assert.equal(readFileSync(join(workingCopy, path), 'utf8'), 'precious');
+    }
+    const dir = await build(2);
+    assert.equal(readFileSync(join(dir, 'data/deep/guests.db'), 'utf8'), 'precious');
+    assert.equal(readFileSync(join(dir, 'settings.ini'), 'utf8'), 'precious');
+    assert.deepEqual(readdirSync(join(dir, 'cache')), []);
   });
 
   it('refuse versioned links that lead out', async t => {

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
-import {appendFileSync, existsSync, readFileSync, readdirSync, symlinkSync, writeFileSync} from 'node:fs';
+import {appendFileSync, existsSync, linkSync, readFileSync, readdirSync, symlinkSync, unlinkSync, writeFileSync} from 'node:fs';
 import {createServer} from 'node:net';
 import {join} from 'node:path';
 import {test, type TestContext} from 'node:test';
 import type {Config} from '../../../src/config/config.ts';
 import {parseConfig} from '../../../src/config/load-config.ts';
 import {DeployError} from '../../../src/errors.ts';
-import {putUpstreamBack, restoreUpstream, switchUpstream, type SwitchIntent, type SwitchSteps} from '../../../src/upstream/switch-upstream.ts';
+import {putUpstreamBack, restoreUpstream, switchUpstream, writeUpstreamAhead, type SwitchIntent, type SwitchSteps} from '../../../src/upstream/switch-upstream.ts';
+import {changeFile} from '../../../src/upstream/upstream-file.ts';
 import {leasePorts} from '../../support/free-ports.ts';
 import {NGINX, startNginx, type NginxRig} from '../../support/nginx-rig.ts';
 import {makeTempDir, removeTempDir} from '../../support/temp-dir.ts';
@@ -129,7 +130,7 @@ test('the way back after a switch keeps what was written meanwhile; putting back
   const old = Buffer.from(intent.oldBytes, 'base64');
   assert.equal(old.toString(), before);
   appendFileSync(rig.conf, FOREIGN);
-  await restoreUpstream(config, old, steps());
+  await restoreUpstream(config, old, intent.newHash, steps());
   assert.equal(now(), before + FOREIGN);
   writeFileSync(rig.conf, FOREIGN + after);
   putUpstreamBack(config, old);
@@ -138,4 +139,50 @@ test('the way back after a switch keeps what was written meanwhile; putting back
   writeFileSync(rig.conf, after.replace('upstream myweb', 'upstream other'));
   assert.throws(() => putUpstreamBack(config, old), refusedWith('STATE_UNCERTAIN', /cannot be put back: .*`upstream myweb` stands neither/));
   assert.equal(existsSync(join(rig.prefix, '.nginx.conf.site.osyw-new')), false);
+});
+
+test('the addresses, after the switch: the way back overwrites nothing, and says so', async (t) => {
+  const {rig, config, after, now} = await makeRig(t);
+  let intent: SwitchIntent | undefined;
+  await switchUpstream(config, PORTS, steps({intend: one => void (intent = one)}));
+  assert.ok(intent?.oldBytes);
+  const theirs = after.replace('server 127.0.0.1:40012;', 'server 127.0.0.1:40012;\n        server 127.0.0.1:40003; # theirs');
+  writeFileSync(rig.conf, theirs);
+  await assert.rejects(restoreUpstream(config, Buffer.from(intent.oldBytes, 'base64'), intent.newHash, steps()), refusedWith('STATE_UNCERTAIN', /somebody changed .* after it had been written/));
+  assert.equal(now(), theirs);
+});
+
+test('while no nginx runs: another part is kept, addresses of somebody else are refused, and so is a second name of the file', async (t) => {
+  const {rig, config, before, after, now} = await makeRig(t);
+  writeUpstreamAhead(config, PORTS, steps({intend: () => appendFileSync(rig.conf, FOREIGN)}));
+  assert.equal(now(), after + FOREIGN);
+  const theirs = before.replace('40002', '40003');
+  assert.throws(() => writeUpstreamAhead(config, PORTS, steps({intend: () => writeFileSync(rig.conf, theirs)})), refusedWith('SWITCH_REFUSED', /was changed by somebody else/));
+  assert.equal(now(), theirs);
+  const second = `${rig.conf}.second`;
+  linkSync(rig.conf, second);
+  assert.throws(() => writeUpstreamAhead(config, PORTS, steps()), refusedWith('SWITCH_REFUSED', /second name/));
+  await assert.rejects(switchUpstream(config, PORTS, steps()), refusedWith('SWITCH_REFUSED', /second name/));
+  assert.equal(now(), theirs);
+  unlinkSync(second);
+});
+
+test('what is written between the look and the rename is changed in its turn; one who never stops is left alone', (t) => {
+  const dir = makeTempDir();
+  t.after(() => removeTempDir(dir));
+  const [path, candidate] = [join(dir, 'app.conf'), join(dir, '.app.conf.new')];
+  writeFileSync(path, 'a;\n');
+  let written = 0;
+  changeFile(candidate, path, now => {
+    if (written++ === 0) appendFileSync(path, FOREIGN);
+    return Buffer.from(String(now).replace('a;', 'b;'));
+  });
+  assert.equal(readFileSync(path, 'utf8'), `b;\n${FOREIGN}`);
+  assert.equal(written, 2);
+  assert.throws(() => changeFile(candidate, path, now => {
+    appendFileSync(path, FOREIGN);
+    return Buffer.from(String(now).replace('b;', 'c;'));
+  }), refusedWith('SWITCH_REFUSED', /again and again/));
+  assert.match(readFileSync(path, 'utf8'), /^b;\n/);
+  assert.deepEqual(readdirSync(dir), ['app.conf']);
 });
