@@ -3,7 +3,7 @@ import type {ProcessIdentity} from '../deploy/deployment.ts';
 import {DeployError, errnoOf} from '../errors.ts';
 import {accountOf} from '../support/accounts.ts';
 import {plainText} from '../support/plain-text.ts';
-import {listeners, listenersOn, ownerAmong, ownersOf, type Listener} from '../workers/listeners.ts';
+import {listeners, allListenersOn, ownerAmong, ownersOf, type Listener} from '../workers/listeners.ts';
 import {commandLine, identify, processStat, readProcFile, readProcLink, TICKS_PER_SECOND} from '../workers/process-identity.ts';
 import {descendants} from '../workers/worker-tree.ts';
 import {isManager, supervisorRemedy} from './starters.ts';
@@ -32,7 +32,7 @@ export interface FoundWorker {
  * which live in a container, which only start others, or of which one process serves several, or others beside.
  */
 export function findWorkers(host: string, ports: readonly number[]): FoundWorker[] {
-  const sockets = ports.map(port => ({port, listeners: listenersOn(host, port)}));
+  const sockets = ports.map(port => ({port, listeners: allListenersOn(host, port)}));
   const silent = sockets.filter(({listeners}) => listeners.length === 0).map(({port}) => port);
   if (silent.length > 0) {
     throw new DeployError('USAGE', `nobody listens on ${host}:${silent.join(', ')}, which the upstream names`,

@@ -41,7 +41,7 @@ export function renderAdoptedConfig({app: named, upstream, workers, code, comman
     'source:',
     line(`  vcs: ${source.vcs}`, 'as the working copy says'),
     line(`  working_copy: ${quoted(source.workingCopy)}`, code.because.replaceAll(/[^\x20-\x7e]/g, '?')),
-    ...(source.url === undefined ? [line('  # url: ...', 'where the code comes from; needed when the working copy is not there')] : [line(`  url: ${quoted(source.url)}`, source.passwordLeftOut ? 'it held a password, which was left out: source.password_file' : 'as the working copy says')]),
+    ...(source.url === undefined ? [line('  # url: ...', 'where the code comes from; needed when the working copy is not there')] : [line(`  url: ${quoted(source.url)}`, source.passwordLeftOut ? 'a password or a name was left out: source.password_file, source.username' : 'as the working copy says')]),
     ...(source.vcs === 'git' && source.branch !== undefined ? [line(`  branch: ${quoted(source.branch)}`, 'what is checked out now')] : []),
     '',
     'release:',

@@ -1,25 +1,24 @@
-import {linkSync, unlinkSync} from 'node:fs';
-import {dirname, resolve} from 'node:path';
+import {resolve} from 'node:path';
 import type {Config} from '../config/config.ts';
 import type {Deployed} from '../deploy/deploy.ts';
 import type {Generation, Release} from '../deploy/deployment.ts';
 import type {DeployResult} from '../deploy/events.ts';
 import {historyLine, newDeployId, resultOf, startRun} from '../deploy/run.ts';
 import {portsOf, type DeployTools} from '../deploy/tools.ts';
-import {DeployError, errnoOf, messageOf} from '../errors.ts';
+import {DeployError} from '../errors.ts';
 import {newAdoptedId} from '../adopt/adopted-id.ts';
 import {proposeAdopted, survey, type AdoptOptions, type Survey} from '../adopt/survey.ts';
 import {portOwner} from '../health/port-owner.ts';
 import {plainText} from '../support/plain-text.ts';
 import {isAlive} from '../workers/process-identity.ts';
 import {readState} from '../state/state-file.ts';
-import {syncDirectory, unfinishedName, writeDurably} from '../state/atomic-file.ts';
 import {shownProcess} from '../adopt/find-workers.ts';
 import {upstreamText} from '../upstream/upstream-text.ts';
 import {foundLines, nextLines, shownSurvey} from './adopt-lines.ts';
 import {change, requester} from './change.ts';
 import type {Context} from './context.ts';
 import {findOldHooks} from './old-hooks.ts';
+import {writeNew} from './write-new.ts';
 
 /** Equal to the hash of no configuration: what was set up by hand is replaced by the next deploy, also at the same revision. */
 const ADOPTED_HASH = 'adopted';
@@ -62,7 +61,7 @@ async function lookAndAdopt(context: Context, options: AdoptOptions): Promise<nu
     if (json) output.out(`${JSON.stringify({...shownSurvey(found, hooks), config: {file, written: false, text: proposal?.text ?? null}, outcome: null, release: null, exit: 0, code: 'OK', error: null})}\n`);
     return 0;
   }
-  if (proposal !== undefined) writeNew(file, proposal.text);
+  if (proposal !== undefined) writeNew(file, proposal.text, {there: 'Run it again: it goes by that file.', denied: 'Name another place with --config FILE.'});
   say(['', proposal === undefined ? `goes by ${file}` : `wrote ${file}`]);
   const result = await takeOver(context, found);
   say([
@@ -142,21 +141,4 @@ function isSame(serving: Generation, workers: Survey['workers']): boolean {
 async function tellUnhealthy(generation: Generation, tools: DeployTools, {output}: Context): Promise<void> {
   const checks = await Promise.all(generation.workers.map(async worker => ({port: worker.port, result: await tools.health.check(generation.release, worker)})));
   for (const {port, result} of checks) if (!result.good) output.err(`the worker on port ${port} fails the check of the configuration: ${result.saw}; mend the check before the next deploy\n`);
-}
-
-/** Whole or not at all; never over one that is there. */
-function writeNew(file: string, text: string): void {
-  const candidate = unfinishedName(file);
-  try {
-    writeDurably(candidate, text, {mode: 0o644});
-    try {
-      linkSync(candidate, file);
-    } finally {
-      unlinkSync(candidate);
-    }
-    syncDirectory(dirname(file));
-  } catch (error) {
-    if (errnoOf(error) === 'EEXIST') throw new DeployError('USAGE', `${file} is there already and is never overwritten`, {hint: 'Run it again: it goes by that file.'});
-    throw new DeployError('USAGE', `cannot write ${file}: ${messageOf(error)}`, {hint: 'Name another place with --config FILE.', cause: error});
-  }
 }

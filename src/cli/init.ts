@@ -1,10 +1,9 @@
-import {closeSync, constants, openSync, writeSync} from 'node:fs';
 import {join, resolve} from 'node:path';
 import {lookAround} from '../config/look-around.ts';
 import {proposeConfig, remarksOn} from '../config/propose-config.ts';
-import {DeployError, errnoOf} from '../errors.ts';
 import {plainText} from '../support/plain-text.ts';
 import type {Context} from './context.ts';
+import {writeNew} from './write-new.ts';
 
 /** `osyw-deploy init`: writes a commented `osyw-deploy.yaml` for what it finds here; never over one that is there. */
 export async function init({cwd, env, output, json, quiet}: Context, {nginx}: {readonly nginx?: string}): Promise<number> {
@@ -12,14 +11,7 @@ export async function init({cwd, env, output, json, quiet}: Context, {nginx}: {r
   const findings = await lookAround(cwd, env, nginx === undefined ? undefined : resolve(cwd, nginx));
   const {adopt, look} = remarksOn(findings);
   const text = proposeConfig(findings);
-  try {
-    const fd = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o644);
-    writeSync(fd, text);
-    closeSync(fd);
-  } catch (error) {
-    if (errnoOf(error) === 'EEXIST') throw new DeployError('USAGE', `${path} is there already and is never overwritten`, {hint: 'Move it away to have a new one proposed.'});
-    throw new DeployError('USAGE', `cannot write ${path}: ${error instanceof Error ? error.message : String(error)}`, {hint: 'Run `osyw-deploy init` in a directory that this account may write.'});
-  }
+  writeNew(path, text, {there: 'Move it away to have a new one proposed.', denied: 'Run `osyw-deploy init` in a directory that this account may write, with room in it.'});
   if (json) output.out(`${JSON.stringify({file: path, look, adopt: adopt ?? null})}\n`);
   else if (!quiet) {
     output.out([

@@ -59,10 +59,13 @@ export async function findSource(directory: string): Promise<SourceFinding | und
   return {vcs: 'git', workingCopy: gitRoot, ...storable(await git('remote', 'get-url', 'origin')), branch};
 }
 
-/** The URL as a configuration may hold it: without a password. */
+/** The URL as a configuration may hold it: without a password, and of http(s) without a name, which may be a token. */
 function storable(url: string | undefined): {url: string | undefined; passwordLeftOut: boolean} {
   if (url === undefined) return {url: undefined, passwordLeftOut: false};
-  if (sourceUrlFault(url) === undefined) return {url, passwordLeftOut: false};
+  if (sourceUrlFault(url) === undefined) {
+    const nameless = url.replace(/^(https?:\/\/)[^/]*@/i, '$1');
+    return {url: nameless, passwordLeftOut: nameless !== url};
+  }
   const bare = url.replace(/(:\/\/).*@/s, '$1');
   return bare !== url && sourceUrlFault(bare) === undefined ? {url: bare, passwordLeftOut: true} : {url: undefined, passwordLeftOut: false};
 }

@@ -117,7 +117,7 @@ export function remarksOn(findings: Findings): {readonly adopt: string | undefin
     look: [
       ...(source === undefined ? [`source.working_copy: ${findings.directory} is not under Subversion or git; say where the code comes from (source.url)`] : []),
       ...(source !== undefined && source.workingCopy !== workingCopy ? [`source.working_copy: ${source.workingCopy} cannot be one, so ${workingCopy} will be checked out`] : []),
-      ...(source?.passwordLeftOut === true ? ['source.url held a password, which was left out: put it in a file of its own (source.password_file, mode 0600)'] : []),
+      ...(source?.passwordLeftOut === true ? ['source.url held a password or a name, which was left out: the name belongs in source.username, a password or a token in a file of its own (source.password_file, mode 0600)'] : []),
       `workers.command: ${usable(program) === undefined ? 'not recognised, so the line is only an example' : `made for ${program?.what ?? ''}`}`,
       ...(usable(program)?.changes ?? []),
       'check.http: a path that shows that a worker is well',

@@ -20,8 +20,8 @@ export async function certificate(url: string | undefined, signal: AbortSignal, 
   const says = `the certificate of ${server.hostname} ${ends < now ? 'expired on' : 'is valid until'} ${new Date(ends).toISOString().slice(0, 10)}`;
   if (days >= SOON_DAYS) return [{check, level: 'ok', says, place: 'source.url'}];
   return [{
-    check, level: ends < now ? 'problem' : 'warning', says: ends < now ? says : `${says}, ${days} days`, place: 'source.url', means: `${ends < now ? 'every' : 'from then on every'} deploy fails in update (UPDATE_FAILED)`,
-    mend: 'certbot renew',
+    check, level: ends < now ? 'problem' : 'warning', says: ends < now ? says : `${says}, ${days} days`, place: 'source.url', means: `${ends < now ? 'every' : 'from then on every'} deploy fails in update (UPDATE_FAILED); it is renewed on the machine of the repository`,
+    mend: `certbot renew    # on ${server.hostname}`,
   }];
 }
 

@@ -57,7 +57,7 @@ async function attempt(check: string, look: Look[1], signal: AbortSignal): Promi
     return [await look()].flat();
   } catch (error) {
     signal.throwIfAborted();
-    if (error instanceof DeployError) return [{check, level: 'problem', says: `could not be looked at: ${error.message}`, means: error.hint}];
+    if (error instanceof DeployError) return [{check, level: 'problem', says: `could not be looked at: ${error.message}`, mend: error.hint}];
     const denied = errnoOf(error) === 'EACCES' || errnoOf(error) === 'EPERM';
     return [{check, level: denied ? 'note' : 'warning', says: `could not be looked at: ${messageOf(error)}`, ...(denied ? {means: 'this account may not; look as the account that deploys, or as root'} : {})}];
   }
@@ -104,7 +104,7 @@ function applicationLooks(config: Config, {hookScript, cwd, signal}: Omit<Case, 
     ['source-reachable', () => sourceReachable(config, signal)],
     ['source-certificate', () => certificate(source.url, signal)],
     ['working-copy', async () => (await workingCopy()).findings],
-    ['password-in-remote', () => passwordInRemote(source.workingCopy)],
+    ['password-in-remote', () => passwordInRemote(source.workingCopy, signal)],
     ['git-safe-directory', () => safeDirectory(source.workingCopy, deployer)],
     ['disk-space', () => [...roomForRelease(stateDir, sizeOf(records().state?.serving?.release.dir ?? source.workingCopy) ?? {bytes: 0, entries: 0}, config.release.keep), ...roomElsewhere(config)]],
     ['memory', async () => {

@@ -10,7 +10,7 @@ export interface Finding {
   readonly says: string;
   /** What follows from it. */
   readonly means?: string;
-  /** Commands, or lines of a file, exactly as they are to be typed. */
+  /** Commands, or lines of a file, exactly as they are to be typed; where there are none, what is to be done. Each problem has it. */
   readonly mend?: string;
   /** The file, or the key of the configuration, that it is about. */
   readonly place?: string;

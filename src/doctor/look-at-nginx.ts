@@ -9,7 +9,7 @@ import {upstreamText, type UpstreamText} from '../upstream/upstream-text.ts';
 import {openConnections} from '../workers/connections.ts';
 import {idleLife, type KeepAlive} from './app-keepalive.ts';
 import type {Finding} from './finding.ts';
-import {connectionLimits, isLoaded, masterUid, runningVersion, unreadFiles, USUAL_NGINX, versionOf, whichNginx} from './nginx.ts';
+import {connectionLimits, isLoaded, masterUid, nginxLine, runningVersion, unreadFiles, USUAL_NGINX, versionOf, whichNginx} from './nginx.ts';
 import {hashing, hashWithBackup, keepAliveRace, maxFails, nextUpstream, upstreamKeepAlive} from './nginx-balancing.ts';
 import {includeGlobs, inclusion} from './nginx-includes.ts';
 import {keepAliveResets, reusePort, shutdownTimeout} from './nginx-reloads.ts';
@@ -44,7 +44,7 @@ export async function nginxFindings(config: Config, {records, deployer, signal}:
     ...running,
     {check: 'nginx-config', level: 'ok', says: `nginx takes its configuration, ${files.length} files`, place: files[0]?.path ?? nginx.binary},
     ...unreadFiles(files),
-    ...isLoaded(files, children, {file, namesServing: namesServing(text, file, records())}),
+    ...isLoaded(files, children, {master, file, namesServing: namesServing(text, file, records())}),
     ...inclusion(settings, {upstream: nginx.upstream, file}),
     ...includeGlobs(settings, {file, candidate: text.candidateFor(file)}),
     keepAliveResets(settings, await connectionsTo(settings)),
@@ -71,7 +71,7 @@ export async function usualNginx(signal: AbortSignal): Promise<Finding[]> {
   if ('finding' in read) return [whichNginx(master, version, children), read.finding];
   const scopes = scopesOf(read.files);
   const settings = {...nginxSettings(read.files, scopes, version, {nginx: USUAL_NGINX, count: 0}), passing: []};
-  return [whichNginx(master, version, children), ...isLoaded(read.files, children, {file: '', namesServing: false}), keepAliveResets(settings, await connectionsTo(settings)), ...reusePort(settings), ...connectionLimits(scopes, children, PROC)];
+  return [whichNginx(master, version, children), ...isLoaded(read.files, children, {master, file: '', namesServing: false}), keepAliveResets(settings, await connectionsTo(settings)), ...reusePort(settings), ...connectionLimits(scopes, children, PROC)];
 }
 
 /** As nginx reads it; or why it cannot be had. */
@@ -86,7 +86,7 @@ async function readConfig(nginx: NginxConfig, master: NginxMaster): Promise<{fil
     if (/\(13: Permission denied\)/.test(error.message) && process.getuid?.() !== masterUid(master)) {
       return {finding: {check, level: 'note', place, says: `nginx's configuration is not ours to read: ${error.message}`, means: 'what it says is not looked at; look as the account that nginx runs as, or as root'}};
     }
-    return {finding: {check, level: 'problem', place, says: error.message, means: 'nginx goes on with what it has loaded, and can neither be reloaded nor started again: every deploy is refused (SWITCH_REFUSED)', mend: [nginx.binary, '-t', ...(nginx.conf === undefined ? [] : ['-c', nginx.conf]), ...(nginx.prefix === undefined ? [] : ['-p', nginx.prefix])].join(' ')}};
+    return {finding: {check, level: 'problem', place, says: error.message, means: 'nginx goes on with what it has loaded, and can neither be reloaded nor started again: every deploy is refused (SWITCH_REFUSED)', mend: nginxLine(master, '-t')}};
   }
 }
 
@@ -109,7 +109,7 @@ function isChangeable(text: UpstreamText, place: string, {ports, count}: Config[
     return {check, level: 'ok', says: `a deploy may change ${place}`, place};
   } catch (error) {
     if (!(error instanceof DeployError)) throw error;
-    return {check, level: 'problem', place, says: error.message, means: `every deploy is refused (${error.code}). ${error.hint}`};
+    return {check, level: 'problem', place, says: error.message, means: `every deploy is refused (${error.code})`, mend: error.hint};
   }
 }
 

@@ -3,6 +3,7 @@ import {join} from 'node:path';
 import type {NginxConfig} from '../config/config.ts';
 import {errnoOf} from '../errors.ts';
 import type {ConfigFile} from '../nginx/effective-config.ts';
+import {shellWord} from '../service/quoting.ts';
 import {runCommand} from '../support/run-command.ts';
 import {formatDuration} from '../support/durations.ts';
 import {SYSTEM_PATH} from '../support/system-path.ts';
@@ -46,7 +47,7 @@ export function whichNginx(master: NginxMaster, version: readonly number[] | und
 }
 
 /** Whether the workers that accept are of after the last change of each file. `namesServing`: the upstream file names the very ports that serve, whatever else was changed in it. */
-export function isLoaded(files: readonly {readonly path: string}[], workers: readonly NginxChild[], {file, namesServing}: {file: string; namesServing: boolean}, now = Date.now()): Finding[] {
+export function isLoaded(files: readonly {readonly path: string}[], workers: readonly NginxChild[], {master, file, namesServing}: {master: NginxMaster; file: string; namesServing: boolean}, now = Date.now()): Finding[] {
   const check = 'nginx-loaded';
   const starts = workers.filter(({title}) => title === 'worker').map(({process}) => startedAt(process.startTime, now));
   if (starts.length === 0) return [];
@@ -62,7 +63,7 @@ export function isLoaded(files: readonly {readonly path: string}[], workers: rea
       check, level: ours ? 'problem' as const : 'warning' as const, place: path,
       says: `${path} was changed ${formatDuration(changed - oldest)} after nginx's workers were started`,
       means: ours ? 'nginx sends requests to other ports than the file says; the next reload by anybody loads it' : 'the next reload, that of a deploy perhaps, loads a change that was never tried',
-      mend: 'nginx -t && nginx -s reload',
+      mend: `${nginxLine(master, '-t')} && ${nginxLine(master, '-s', 'reload')}`,
     };
   });
 }
@@ -88,6 +89,11 @@ function mtimeOf(path: string): number | undefined {
     if (errnoOf(error) === undefined) throw error;
     return undefined; // Gone since nginx read it, or not ours to see.
   }
+}
+
+/** A line for a shell that addresses this very nginx: its program, and the main file and prefix that it was started with. */
+export function nginxLine({binary, args}: NginxMaster, ...asked: readonly string[]): string {
+  return [binary, ...asked, ...args].map(shellWord).join(' ');
 }
 
 /** Whether each worker may open as many files as connections, and the machine as many for two generations of workers. `proc` is /proc. */

@@ -27,7 +27,8 @@ const MOST_FILE_BYTES = 1_000_000;
 /** Of each log so much of the end is searched. */
 const LOG_BYTES = 4 * 1024 * 1024;
 const MOST_LOGS = 500;
-const SECRET_NAME = /pass|pwd|secret|token|key|credential|auth|dsn|salt|private/i;
+/** Of a variable or a header that is taken for a secret. */
+export const SECRET_NAME = /pass|pwd|secret|token|key|credential|auth|dsn|salt|private/i;
 const CREDENTIALS_IN_URL = /:\/\/[^/\s:@]*:[^/\s@]+@/;
 
 /** The secrets that the configuration names, as far as they can be read, and how many are too short to be looked for. */
@@ -90,8 +91,8 @@ export function secretsInLogs(secrets: readonly Secret[], {stateDir, workers}: P
   }
   const found = [...places].map(([{what, file}, logs]): Finding => ({
     check, level: 'problem', place: file, says: `${what} stands in ${named(logs)}`,
-    means: `whoever reads a log, or a copy of it, has the secret: see to it that it is not written there, and change it, in ${file} too`,
-    mend: logs.map(log => `chmod 0600 ${shellWord(log)}`).join('\n'),
+    means: `whoever reads a log, or a copy of it, has the secret: see to it that it is not written there again, and change it, in ${file} too. To hide the log takes it out of no copy`,
+    mend: logs.map(log => `chmod 0600 ${shellWord(log)}    # until the secret is changed`).join('\n'),
   }));
   return found.length > 0 ? found : [{check, level: 'ok', says: `${searched(secrets)} in ${counted(files.length, 'log')}`}];
 }

@@ -63,12 +63,15 @@ async function checkOnce(config: Config, release: Release, port: number, signal:
   }
 }
 
-/** A command line that repeats the check by hand. */
+/** Of these headers a value is shown; that of any other may be a secret. `X-Forwarded-*` is no pattern for it: there is `X-Forwarded-Access-Token`. */
+const SHOWN_HEADER = /^(?:host|user-agent|content-type|accept(?:-\w+)?|x-forwarded-(?:for|host|port|prefix|proto|server))$/i;
+
+/** A command line that repeats the check by hand, but for the values of headers that may be secret: `…` stands for each. It gets into logs and messages. */
 export function repeatCheck(check: CheckConfig, host: string, port: number): string {
   switch (check.kind) {
     case 'http': {
       const headers = Object.entries({...(check.host === undefined ? {} : {Host: check.host}), ...check.headers});
-      return ['curl', '-i', ...headers.flatMap(([name, value]) => ['-H', quote(`${name}: ${value}`)]), quote(`http://${inUrl(host)}:${port}${check.path}`)].join(' ');
+      return ['curl', '-i', ...headers.flatMap(([name, value]) => ['-H', quote(`${name}: ${SHOWN_HEADER.test(name) ? value : '…'}`)]), quote(`http://${inUrl(host)}:${port}${check.path}`)].join(' ');
     }
     case 'tcp': return `nc -vz ${host} ${port}`;
     case 'command': return `PORT=${port} ${check.command.map(quote).join(' ')}`;

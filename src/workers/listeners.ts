@@ -21,10 +21,20 @@ export function listeners(): Listener[] {
 }
 
 /**
- * All that could answer a connection to `host:port`: on the address itself, or on a wildcard of either family; several share a port by
- * SO_REUSEPORT. The kernel hashes address and port together, so they stand anywhere among those that listen, and all of these are read.
+ * All that do answer connections to `host:port`. A socket that is bound to the very address gets them, whatever wildcards there are; several
+ * of them, by SO_REUSEPORT, stand together, for the kernel hashes address and port. So the look ends behind these. Source: inet_lhash2_lookup, compute_score.
  */
 export function listenersOn(host: string, port: number): Listener[] {
+  const exact: Listener[] = [];
+  for (const listener of host === 'localhost' ? [] : readListening(host.includes(':') ? '/proc/net/tcp6' : '/proc/net/tcp')) {
+    if (listener.port === port && listener.address === host) exact.push(listener);
+    else if (exact.length > 0) break;
+  }
+  return exact.length > 0 ? exact : allListenersOn(host, port);
+}
+
+/** All that are bound to `host:port`, on the address itself or on a wildcard of either family, wherever they stand in the tables. */
+export function allListenersOn(host: string, port: number): Listener[] {
   const wanted = new Set([...(host === 'localhost' ? ['127.0.0.1', '::1'] : [host]), '0.0.0.0', '::']);
   const fitting = (path: string) => [...readListening(path)].filter(listener => listener.port === port && wanted.has(listener.address));
   const six = fitting('/proc/net/tcp6');

@@ -6,11 +6,13 @@ import {join} from 'node:path';
 import {test} from 'node:test';
 import {fileURLToPath} from 'node:url';
 import type {Finding, Level} from '../../src/doctor/finding.ts';
+import {childrenOf} from '../../src/workers/process-identity.ts';
 import {parseHook, renderHook} from '../../src/trigger/hook-script.ts';
 import {makeGate} from '../support/gate.ts';
 import {runCommand, type CommandEnd, type CommandOptions} from '../support/osyw.ts';
 import {establishedTo} from '../support/leftovers.ts';
 import {ask} from '../support/raw-http.ts';
+import {scrubbedEnv} from '../support/scrubbed-env.ts';
 import {makeSite, present, type Settings, type Site} from '../support/site.ts';
 import {makeTempDir, removeTempDir} from '../support/temp-dir.ts';
 import {waitUntil} from '../support/wait-until.ts';
@@ -36,6 +38,7 @@ function diagnosisIn(end: CommandEnd): Diagnosis {
   const said = JSON.parse(end.stdout) as Omit<Diagnosis, 'end'>;
   assert.equal(end.exit, said.problems > 0 ? 1 : 0);
   assert.equal(said.problems, said.findings.filter(({level}) => level === 'problem').length);
+  assert.deepEqual(said.findings.filter(({level, mend}) => level === 'problem' && (mend ?? '') === ''), [], 'each problem has its way out');
   assert.equal(said.warnings, said.findings.filter(({level}) => level === 'warning').length);
   return {...said, end};
 }
@@ -49,6 +52,11 @@ function found({findings}: Diagnosis, check: string, level: Level): Finding {
 
 function problemsOf({findings}: Diagnosis): string[] {
   return findings.filter(({level}) => level === 'problem').map(({check}) => check);
+}
+
+/** Types the lines as a person would, from anywhere, with the site's directory for a home. */
+function typed(site: Site, lines: string | undefined): string {
+  return execFileSync('sh', ['-ec', lines ?? 'false'], {cwd: '/', env: scrubbedEnv(site.dir, {HOME: site.dir}), encoding: 'utf8', stdio: 'pipe'});
 }
 
 /** Lays settings over the site's for one look. */
@@ -90,9 +98,14 @@ test('a clean site has no problem and no warning, and nothing of it is changed',
   await site.deployed();
   assert.equal((await site.run(['hook', 'install'])).exit, 0);
   site.configure({workers: {log: join(site.stateDir, 'log', 'worker-{port}.log')}});
-  const before = [site.stateDir, site.workingCopy, join(site.dir, 'nginx'), join(site.dir, 'svn')].map(treeOf);
+  const trees = () => [site.stateDir, site.workingCopy, join(site.dir, 'nginx'), join(site.dir, 'svn')].map(treeOf);
+  // An nginx that is asked for its configuration would make these anew, empty; only root can keep it from that.
+  const gone = ROOT_ONLY === false ? [site.nginx.pidFile, join(site.nginx.prefix, 'logs', 'access.log')] : [];
+  for (const path of gone) renameSync(path, `${path}.away`);
+  const before = trees();
   const diagnosis = await examined(site);
-  assert.deepEqual([site.stateDir, site.workingCopy, join(site.dir, 'nginx'), join(site.dir, 'svn')].map(treeOf), before);
+  assert.deepEqual(trees(), before);
+  for (const path of gone) renameSync(`${path}.away`, path);
   assert.equal(diagnosis.end.exit, 0);
   assert.equal(diagnosis.app, 'site');
   assert.deepEqual(diagnosis.findings.filter(({level}) => level === 'problem' || level === 'warning').map(({check, says}) => `${check}: ${says}`).filter(text => !text.startsWith('log-rotation: ')), []);
@@ -203,9 +216,14 @@ test("the traps of nginx's settings, each with the line that mends it", {timeout
     writeFileSync(site.nginx.upstreamFile, text.replace(String(site.nginx.upstreamPorts()[0]), String(site.ports.last)));
     utimesSync(site.nginx.upstreamFile, later, later);
     const {mend, place} = found(await examined(site), 'nginx-loaded', 'problem');
-    assert.deepEqual([mend, place], ['nginx -t && nginx -s reload', site.nginx.upstreamFile]);
+    const asStarted = `-p ${site.nginx.prefix} -c ${site.nginx.conf}`;
+    assert.match(`${mend}`, new RegExp(`^/usr/sbin/nginx -t ${asStarted} && /usr/sbin/nginx -s reload ${asStarted}$`));
+    assert.equal(place, site.nginx.upstreamFile);
     writeFileSync(site.nginx.upstreamFile, text);
-    await site.nginx.reload();
+    const master = site.nginx.masterPid();
+    const before = childrenOf(master);
+    typed(site, mend);
+    await waitUntil('workers of this very nginx with the file as it is', () => childrenOf(master).length >= before.length && !childrenOf(master).some(pid => before.includes(pid)));
     found(await examined(site), 'nginx-loaded', 'ok');
   });
   await t.test('ip_hash with backup', async () => {
@@ -224,7 +242,7 @@ test("the traps of nginx's settings, each with the line that mends it", {timeout
     const {remove} = site.nginx.brokenInclude();
     const {says, mend} = found(await examined(site), 'nginx-config', 'problem');
     assert.match(says, /this_is_no_directive/);
-    assert.match(`${mend}`, /^\/usr\/sbin\/nginx -t -c \S+nginx\.conf -p \S+$/);
+    assert.match(`${mend}`, /^\/usr\/sbin\/nginx -t -p \S+ -c \S+nginx\.conf$/);
     remove();
   });
   await t.test('nginx does not run', async () => {
@@ -423,7 +441,13 @@ test('the traps of svn: credentials, edits and conflicts', {timeout: LONG_MS}, a
   writeFileSync(password, 'opensesame\n');
 
   appendFileSync(join(site.workingCopy, 'worker.py'), '# edited\n');
-  assert.equal(found(await examined(site), 'working-copy', 'problem').mend, `svn revert ${join(site.workingCopy, 'worker.py')}`);
+  const edited = join(site.workingCopy, 'worker.py');
+  const reverting = found(await examined(site), 'working-copy', 'problem');
+  assert.equal(reverting.mend, `svn diff --git --force ${edited} >>~/site-edits.diff && svn revert ${edited}`);
+  typed(site, reverting.mend);
+  assert.match(readFileSync(join(site.dir, 'site-edits.diff'), 'utf8'), /^\+# edited$/m, 'the edit is not lost');
+  found(await examined(site), 'working-copy', 'ok');
+  appendFileSync(edited, '# edited\n');
   site.configure({watch: {edits: true}});
   found(await examined(site), 'working-copy', 'ok');
   const conflicting = join(site.workingCopy, 'behaviour.json');
@@ -431,6 +455,15 @@ test('the traps of svn: credentials, edits and conflicts', {timeout: LONG_MS}, a
   await site.commit({'behaviour.json': '{"version": "theirs"}\n'});
   await site.svn.svn(['update', '-q', '--accept', 'postpone', '--username', 'deploy', '--password', 'opensesame', site.workingCopy]);
   assert.equal(found(await examined(site), 'working-copy', 'problem').mend, `svn resolve ${conflicting}`);
+
+  await site.svn.svn(['revert', '-q', conflicting]);
+  const login = ['--username', 'deploy', '--password', 'opensesame'];
+  await site.svn.svn(['copy', '-q', '-m', 'x', ...login, `${site.svn.url}/behaviour.json`, `${site.svn.url}/other.json`]);
+  await site.svn.svn(['switch', '-q', ...login, `${site.svn.url}/other.json`, conflicting]);
+  const switched = found(await examined(site), 'working-copy', 'problem');
+  assert.match(`${switched.mend}`, new RegExp(`^svn switch '\\^/\\S*behaviour\\.json' ${conflicting}$`));
+  typed(site, switched.mend?.replace(/^svn switch/, `svn switch ${login.join(' ')}`));
+  found(await examined(site), 'working-copy', 'ok');
 });
 
 test("the traps of git: a password in a remote, somebody else's work tree, edits, a merge that was begun", {timeout: LONG_MS, skip: ROOT_ONLY}, async t => {
@@ -443,13 +476,24 @@ test("the traps of git: a password in a remote, somebody else's work tree, edits
   const origin = git('config', 'remote.origin.url').trim();
   git('config', 'remote.origin.url', 'https://bob:hunter22@example.org/x.git');
   const leaking = await examined(site);
-  assert.equal(found(leaking, 'password-in-remote', 'problem').mend, `git -C ${site.workingCopy} remote set-url origin https://example.org/x.git\nusername: bob`);
-  assert.doesNotMatch(leaking.end.stdout, /hunter22/);
+  assert.equal(found(leaking, 'password-in-remote', 'problem').mend, `git -C ${site.workingCopy} remote set-url origin https://example.org/x.git\nusername: NAME`);
+  assert.doesNotMatch(leaking.end.stdout, /hunter22|bob/);
   git('config', 'remote.origin.url', origin);
 
   appendFileSync(join(site.workingCopy, 'worker.py'), '# edited\n');
-  assert.equal(found(await examined(site), 'working-copy', 'problem').mend, `git -C ${site.workingCopy} restore --staged --worktree -- worker.py`);
-  git('checkout', '-q', '--', 'worker.py');
+  const stashing = found(await examined(site), 'working-copy', 'problem');
+  assert.equal(stashing.mend, `git -C ${site.workingCopy} stash push -- worker.py`);
+  typed(site, stashing.mend);
+  assert.match(git('stash', 'show', '--patch'), /^\+# edited$/m, 'the edit is not lost');
+  found(await examined(site), 'working-copy', 'ok');
+  const stages = [1, 2, 3].map(stage => `100644 ${git('rev-parse', 'HEAD:worker.py').trim()} ${stage}\tworker.py\n`).join('');
+  execFileSync('git', ['-C', site.workingCopy, 'update-index', '--index-info'], {input: `0 ${'0'.repeat(40)}\tworker.py\n${stages}`});
+  appendFileSync(join(site.workingCopy, 'worker.py'), '# half merged\n');
+  const resolving = found(await examined(site), 'working-copy', 'problem');
+  assert.equal(resolving.mend, `git -C ${site.workingCopy} diff --binary HEAD -- worker.py >>~/site-edits.diff && git -C ${site.workingCopy} checkout HEAD -- worker.py`);
+  typed(site, resolving.mend);
+  assert.match(readFileSync(join(site.dir, 'site-edits.diff'), 'utf8'), /^\+# half merged$/m, 'nothing of it is lost');
+  found(await examined(site), 'working-copy', 'ok');
   writeFileSync(join(site.workingCopy, '.git', 'MERGE_HEAD'), git('rev-parse', 'HEAD'));
   assert.equal(found(await examined(site), 'working-copy', 'problem').mend, `git -C ${site.workingCopy} merge --abort`);
   execFileSync('rm', [join(site.workingCopy, '.git', 'MERGE_HEAD')]);
@@ -563,7 +607,7 @@ test('a secret that leaked is found, and never printed', {timeout: LONG_MS}, asy
     assert.ok(listed.every(({level, mend}) => level === 'problem' && mend === `ps -o pid,ppid,user,lstart -p ${arguing.pid}`));
     assert.equal(found(diagnosis, 'secret-in-environment', 'problem').says, `the secret in watch.webhook.secret_file stands in the environment of pid ${inheriting.pid} (sh)`);
     const inLog = found(diagnosis, 'secret-in-logs', 'problem');
-    assert.deepEqual([inLog.mend, inLog.place], [`chmod 0600 ${log}`, webhook]);
+    assert.deepEqual([inLog.mend, inLog.place], [`chmod 0600 ${log}    # until the secret is changed`, webhook]);
     assert.equal(diagnosis.end.exit, 1);
     const text = await site.run(['doctor', '--verbose']);
     for (const value of Object.values(values)) assert.ok(!`${diagnosis.end.stdout}${diagnosis.end.stderr}${text.stdout}${text.stderr}`.includes(value), value);
@@ -614,6 +658,8 @@ test('a look that cannot be made ends no other', {timeout: LONG_MS}, async t => 
   const site = await makeSite(t);
   await site.deployed();
   const diagnosis = await examinedWith(site, {nginx: {file: join(site.dir, 'no-such-directory', 'myweb.conf')}});
-  assert.match(found(diagnosis, 'nginx-running', 'problem').says, /could not be looked at: the directory of the upstream file is missing/);
+  const {says, mend} = found(diagnosis, 'nginx-running', 'problem');
+  assert.match(says, /could not be looked at: the directory of the upstream file is missing/);
+  assert.ok(mend !== undefined && mend.length > 10, 'the hint is the way out');
   found(diagnosis, 'source-reachable', 'ok');
 });

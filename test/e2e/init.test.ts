@@ -182,3 +182,14 @@ test('what runs out of the working copy already, and nginx leads to, is said, wi
   const [, from = '0', to = '0'] = /^ {2}ports: (\d+)-(\d+)/m.exec(proposal) ?? [];
   assert.ok(first < Number(from) || first > Number(to), 'its port is none of ours');
 });
+
+test('a disk that takes only half of the proposal leaves none, and that is said', async (t) => {
+  const dir = makeTempDir();
+  t.after(() => removeTempDir(dir));
+  const end = await runCommand(['init'], {cwd: dir, wrap: ['sh', '-c', 'ulimit -f 1; exec "$@"', 'sh']});
+  assert.equal(end.exit, 2, end.stdout + end.stderr);
+  assert.match(end.stderr, /cannot write \S+\/osyw-deploy\.yaml: .*EFBIG/);
+  assert.deepEqual(readdirSync(dir), []);
+  assert.equal((await runCommand(['init'], {cwd: dir})).exit, 0);
+  assert.match((await runCommand(['init'], {cwd: dir})).stderr, /is there already and is never overwritten/);
+});

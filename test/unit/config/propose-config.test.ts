@@ -104,6 +104,18 @@ describe('looking around', () => {
     assert.equal(parseConfig(text, FILE, ENV).source.branch, 'stable');
   });
 
+  test('a name in an http URL may be a token, and is left out as well; that of ssh stays', async () => {
+    const git = (...args: string[]) => execFileSync('/usr/bin/git', ['-C', directory, ...args], {stdio: 'ignore'});
+    git('init');
+    git('remote', 'add', 'origin', 'https://SECRETTOKEN@example.org/a@b/shop.git');
+    const findings = await lookAround(directory, ENV);
+    assert.deepEqual([findings.source?.url, findings.source?.passwordLeftOut], ['https://example.org/a@b/shop.git', true]);
+    assert.doesNotMatch(proposeConfig(findings), /SECRETTOKEN/);
+    git('remote', 'set-url', 'origin', 'ssh://git@example.org/shop.git');
+    const {source} = await lookAround(directory, ENV);
+    assert.deepEqual([source?.url, source?.passwordLeftOut], ['ssh://git@example.org/shop.git', false]);
+  });
+
   test('an svn working copy and its URL', async () => {
     execFileSync('/usr/bin/svnadmin', ['create', join(directory, 'repository')]);
     execFileSync('/usr/bin/svn', ['checkout', '-q', `file://${directory}/repository`, join(directory, 'copy')]);

@@ -25,6 +25,7 @@ test("the end of the repository's certificate", async t => {
   const levels = async (days: number) => (await certificate(url, signal, Date.now() + days * DAY_MS)).map(({level, says}) => [level, says.replace(/\d{4}-\d\d-\d\d/, 'DATE')]);
   assert.deepEqual(await levels(0), [['ok', 'the certificate of 127.0.0.1 is valid until DATE']]);
   assert.deepEqual((await levels(80)).map(([level]) => level), ['warning']);
+  assert.deepEqual((await certificate(url, signal, Date.now() + 80 * DAY_MS)).map(({mend}) => mend), ['certbot renew    # on 127.0.0.1'], 'it is not this machine that renews it');
   assert.deepEqual(await levels(91), [['problem', 'the certificate of 127.0.0.1 expired on DATE']]);
   for (const other of ['svn://127.0.0.1/x', 'file:///x', undefined, 'https://127.0.0.1:1/x']) assert.deepEqual(await certificate(other, signal), [], other);
 });

@@ -5,7 +5,7 @@ import {describe, test, type TestContext} from 'node:test';
 import type {Config} from '../../../src/config/config.ts';
 import {parseConfig} from '../../../src/config/load-config.ts';
 import type {Release} from '../../../src/deploy/deployment.ts';
-import {checkWorker, type CheckResult} from '../../../src/health/check-worker.ts';
+import {checkWorker, repeatCheck, type CheckResult} from '../../../src/health/check-worker.ts';
 import {ENV, FILE, MINIMAL} from '../config/config-text.ts';
 
 const RELEASE: Release = {id: '000001', revision: 'r1', dir: '/'};
@@ -98,4 +98,9 @@ test('a body without an end is judged by its beginning, and not waited for', asy
 test('the statuses that count are those of the configuration', async t => {
   const {result} = await checked(t, socket => socket.end(head('204 No Content')), '  http: /healthz\n  status: [200, 204]\n');
   assert.deepEqual(result, {good: true, answer: {status: 204, location: undefined}});
+});
+
+test('the line that repeats a check shows no value of a header that may be a secret', () => {
+  const {check} = configured('  http: /healthz\n  host: www.example.org\n  headers: {Authorization: Bearer SECRET1, Cookie: sid=SECRET2, X-Tenant: SECRET3, X-Forwarded-Access-Token: SECRET4, X-Forwarded-Proto: https, Accept-Language: de}\n');
+  assert.equal(repeatCheck(check, '127.0.0.1', 8811), "curl -i -H 'Host: www.example.org' -H 'Authorization: …' -H 'Cookie: …' -H 'X-Tenant: …' -H 'X-Forwarded-Access-Token: …' -H 'X-Forwarded-Proto: https' -H 'Accept-Language: de' http://127.0.0.1:8811/healthz");
 });
