@@ -33,3 +33,14 @@ export function recogniseCommand(seen: readonly SeenCommand[]): RecognisedComman
 function withPlaceholder(word: string, port: number): string {
   return word.replace(new RegExp(`(?<!\\d)${port}(?!\\d)`, 'g'), '{port}');
 }
+
+/**
+ * A word that names one pid file for all (`--pid x.pid`, `--pidfile=x.pid`): at a switch the workers of two releases run side by side, and
+ * the second to come finds the file of the first. Undefined where there is none, or the port is part of its name.
+ */
+export function sharedPidFile(words: readonly string[]): string | undefined {
+  const at = words.findIndex(word => /^--?pid(?:-?file)?(?:=|$)/.test(word));
+  const word = words[at];
+  const shown = word === undefined || word.includes('=') ? word : `${word} ${words[at + 1] ?? ''}`;
+  return shown?.includes('{port}') === true ? undefined : shown;
+}

@@ -3,6 +3,7 @@ import type {PortRange} from '../workers/spare-ports.ts';
 import type {FoundCode} from './find-code.ts';
 import type {LocalUpstream} from './find-upstream.ts';
 import type {FoundWorker} from './find-workers.ts';
+import {sharedPidFile} from './recognise-command.ts';
 
 export interface AdoptedSetUp {
   readonly app: string | undefined;
@@ -30,7 +31,7 @@ export function renderAdoptedConfig({app: named, upstream, workers, code, comman
   const {source} = code;
   const app = named ?? appName(source.workingCopy);
   const {conf, prefix} = namedPlace(upstream);
-    const unversioned = code.unversioned.filter(name => /^[\w@+-][\w.@+-]{0,63}$/.test(name));
+  const unversioned = code.unversioned.filter(name => /^[\w@+-][\w.@+-]{0,63}$/.test(name));
   const [user] = workers.map(worker => worker.user);
   return [
     `# osyw-deploy for ${app}, as \`osyw-deploy adopt\` found it running. Every other key has a default: \`osyw-deploy config show\` prints them all.`,
@@ -51,6 +52,7 @@ export function renderAdoptedConfig({app: named, upstream, workers, code, comman
     'workers:',
     ...(subdirectory === undefined ? [] : [`  # CHECK: the workers were started in ${subdirectory.replaceAll(/[^\x20-\x7e]/g, '?')}; those of a release start at its top.`]),
     line(`  command: ${list(command)}`, 'as they were started; no shell'),
+    ...(sharedPidFile(command) === undefined ? [] : ['  # CHANGE: take the option of the pid file out, or put {port} into its name: at a switch the workers of two releases run side by side.']),
     line(`  count: ${workers.length}`, 'as many as the upstream has servers'),
     line(`  ports: ${ports.first}-${ports.last}`, workers.every(({port}) => port >= ports.first && port <= ports.last) ? 'theirs among them' : 'nothing listens on these now'),
     ...(upstream.host === '127.0.0.1' ? [] : [line(`  host: ${quoted(upstream.host)}`, 'as the upstream has it')]),

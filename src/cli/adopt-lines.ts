@@ -1,3 +1,4 @@
+import {sharedPidFile} from '../adopt/recognise-command.ts';
 import type {Survey} from '../adopt/survey.ts';
 import type {Config} from '../config/config.ts';
 import {plainText} from '../support/plain-text.ts';
@@ -19,7 +20,7 @@ export function shownSurvey({upstream: {name, file, host, ports}, workers, code:
 }
 
 /** The same for people. */
-export function foundLines({upstream, workers, code: {source, revision, mixed, because, newer, edited}, command, variables, pidFiles, oldHands}: Survey): string[] {
+export function foundLines({upstream, workers, code: {source, revision, mixed, because, newer, edited, unversioned}, command, variables, pidFiles, oldHands}: Survey): string[] {
   return [
     `upstream  ${upstream.name} in ${upstream.file}, of nginx pid ${upstream.master.process.pid}`,
     ...workers.map(({port, process: {pid}, user, startedAt, words, directory}) => `worker    ${port}: pid ${pid}, ${user}, since ${startedAt}, in ${directory ?? '?'}: ${words.join(' ')}`),
@@ -27,7 +28,9 @@ export function foundLines({upstream, workers, code: {source, revision, mixed, b
     `revision  ${revision}${mixed ? ', the newest there: the working copy is mixed, parts of it are older' : ''}`,
     ...(newer.length === 0 ? [] : [`          ${named(newer)} ${newer.length === 1 ? 'is' : 'are'} newer than the oldest worker: what runs may be older than ${revision}`]),
     ...(edited.length === 0 ? [] : [`          edited there: ${named(edited)}; a deploy refuses that until it is committed or reverted`]),
+    ...(unversioned.length === 0 ? [] : [`left out  ${named(unversioned)}: not versioned, so in no release; what the workers need of that (uploads, a database, settings) name in release.shared before the first deploy`]),
     ...(command === undefined ? [] : [`command   ${command.join(' ')}`]),
+    ...(command === undefined || sharedPidFile(command) === undefined ? [] : [`          ${sharedPidFile(command)} is one pid file for workers of two releases, which run side by side at a switch: take it out, or put {port} into its name`]),
     ...(variables.length === 0 ? [] : [`variables ${variables.join(', ')}: theirs alone; say in workers.env or env_file what of that fresh workers need`]),
     ...pidFiles.map(({path, port, pid, right}) => `pid file  ${path} ${right ? `names the worker on ${port}` : `is wrong: it says ${pid ?? 'nothing'}, and port ${port} is served by another process`}`),
     ...oldHands.map(({what}) => `also      ${what}`),

@@ -144,8 +144,10 @@ function treeOf({dir}: ByHand): Record<string, string> {
 
 test('a dry run changes nothing, a second adoption is unchanged, and what is deployed is not adopted', async t => {
   const site = await makeByHand(t);
+  writeFileSync(join(site.workingCopy, 'guests.db'), 'precious');
   const dry = await site.adopt(['--dry-run']);
   assert.equal(dry.exit, 0, dry.stdout + dry.stderr);
+  assert.match(dry.stdout, /^left out +(?:.*, )?guests\.db(?:, .*)?: not versioned, so in no release; .* release\.shared before the first deploy$/m);
   assert.match(dry.stdout, /would be written; nothing was changed/);
   assert.match(dry.stdout, /^workers:$/m);
   assert.ok(!existsSync(site.configFile) && !existsSync(site.stateDir));

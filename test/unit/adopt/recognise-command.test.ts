@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import {describe, test} from 'node:test';
-import {recogniseCommand, type SeenCommand} from '../../../src/adopt/recognise-command.ts';
+import {sharedPidFile, recogniseCommand, type SeenCommand} from '../../../src/adopt/recognise-command.ts';
 
 const seen = (port: number, line: string, portVariable?: string): SeenCommand => ({port, words: line.split(' ').filter(word => word !== ''), portVariable});
 const both = (line: (port: number) => string) => recogniseCommand([8811, 8812].map(port => seen(port, line(port))));
@@ -40,3 +40,13 @@ test('two programs: both are shown', () => {
   assert.equal(recogniseCommand([seen(8811, 'server 8811'), seen(8812, 'server 8812 --debug')]).kind, 'different');
   assert.equal(recogniseCommand([seen(8811, 'server 8811 8812'), seen(8812, 'server 8811 8812')]).kind, 'different', 'one program for both ports');
 });
+
+for (const [words, told] of [
+  [['gunicorn', '-b', '127.0.0.1:{port}', '--pid', '../guni.pid', 'app'], '--pid ../guni.pid'],
+  [['server', '--pidfile=/run/server.pid'], '--pidfile=/run/server.pid'],
+  [['server', '-pid-file', 'x', '{port}'], '-pid-file x'],
+  [['server', '--pid', '/run/server-{port}.pid'], undefined],
+  [['server', '--pids', '5', '-p', '{port}'], undefined],
+] as const) {
+  test(`the pid file of ${words.join(' ')}`, () => assert.equal(sharedPidFile(words), told));
+}
