@@ -47,13 +47,14 @@ function masterOf(pid: string): Master[] {
   const title = readOrEmpty(`/proc/${pid}/cmdline`).replaceAll('\0', ' ').trim();
   const [, command] = /^nginx: master process (.*)$/s.exec(title) ?? [];
   if (command === undefined) return [];
-  const option = (letter: string) => {
-    const [, value] = new RegExp(`(?:^| )-${letter} ?(/[^ ]*)`).exec(command) ?? [];
-    return value === undefined ? undefined : normalize(value).replace(/(?<=.)\/$/, '');
-  };
+  const option = (letter: string) => new RegExp(`(?:^| )-${letter} ?([^ ]+)`).exec(command)?.[1];
+  const [given, place] = [option('c'), option('p')];
+  const prefix = place === undefined || !isAbsolute(place) ? undefined : normalize(place).replace(/(?<=.)\/$/, '');
+  // A relative one begins at the prefix; where that is not told, at the one that the binary was built with.
+  const conf = given === undefined ? undefined : isAbsolute(given) ? normalize(given) : prefix === undefined ? undefined : join(prefix, given);
   const [program = ''] = command.split(' ');
   const own = statSync(`/proc/${pid}`, {throwIfNoEntry: false})?.uid === process.getuid?.();
-  return [{pid: Number(pid), own, binary: isAbsolute(program) ? program : executableOf(pid), conf: option('c'), prefix: option('p')}];
+  return [{pid: Number(pid), own, binary: isAbsolute(program) ? program : executableOf(pid), conf, prefix}];
 }
 
 function executableOf(pid: string): string | undefined {
