@@ -43,9 +43,12 @@ export async function findLocalUpstream({upstream, nginx, cwd}: {upstream: strin
     throw new DeployError('USAGE', `no nginx runs${wanted === undefined ? '' : ` with the main file ${nginx ?? ''}`}, so nothing can be adopted behind it${others === '' ? '' : `; these run:${others}`}`,
       {hint: 'Start nginx, or name the main file of the one that is meant with --nginx FILE. An nginx of another account than root or yours is not looked at.'});
   }
-  const candidates = (await Promise.all(running.map(async one => candidatesIn(await filesOf(one), one)))).flat().filter(({name}) => upstream === undefined || name === upstream);
+  const looks = await Promise.allSettled(running.map(async one => candidatesIn(await filesOf(one), one)));
+  const candidates = looks.flatMap(look => look.status === 'fulfilled' ? look.value : []).filter(({name}) => upstream === undefined || name === upstream);
   const [found, second] = candidates;
   if (found === undefined) {
+    // Another site's nginx that cannot be read is no obstacle, as long as one that can has the upstream.
+    for (const look of looks) if (look.status === 'rejected') throw look.reason;
     throw new DeployError('USAGE', upstream === undefined ? 'no upstream of the running nginx has a server on this machine' : `the running nginx has no upstream ${upstream} with a server on this machine`,
       {hint: 'Name the upstream with --upstream NAME, as `proxy_pass http://NAME` has it. A `proxy_pass` to an address needs an upstream of its own first; `osyw-deploy init` begins with one.'});
   }
@@ -63,7 +66,7 @@ async function filesOf({master, mainFile}: Pick<Candidate, 'master' | 'mainFile'
   } catch (error) {
     const theirs = accountIdOf(master.process.pid) !== process.getuid?.() && process.getuid?.() !== 0;
     if (!theirs || !(error instanceof DeployError)) throw error;
-    throw new DeployError('USAGE', `nginx (pid ${master.process.pid}) runs as another account, and its configuration is not ours to read: ${error.message}`, {hint: 'Run it as root, or as the account of nginx.', cause: error});
+    throw new DeployError('USAGE', `nginx (pid ${master.process.pid}) runs as another account, and its configuration is not ours to read: ${error.message}`, {hint: 'Run it as root, or as the account of nginx; where another nginx is meant, name its main file with --nginx FILE.', cause: error});
   }
 }
 
