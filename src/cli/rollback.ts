@@ -18,15 +18,15 @@ export function rollback(context: Context, options: {to?: string; wait: boolean}
 
 /** Errors: USAGE when there is nothing to roll back to, or no such release that served. */
 export function chooseRelease(state: State, to: string | undefined): Release {
-  const offered = state.served.map(({id, revision}) => `${id} (${revision})`).join(', ') || 'none';
+  const offered = state.served.filter(({id, adopted}) => adopted !== true && id !== state.serving?.release.id).map(({id, revision}) => `${id} (${revision})`).join(', ') || 'none';
   if (to === undefined) {
     const target = rollbackTarget(state);
-    if (target === undefined) throw new DeployError('USAGE', 'there is no release to roll back to: none served well before the one that serves', {hint: `Releases that served and are still there: ${offered}.`});
+    if (target === undefined) throw new DeployError('USAGE', 'there is no release to roll back to: none served well before the one that serves', {hint: `Releases to go back to: ${offered}.`});
     return target;
   }
   const wanted = /^\d{1,6}$/.test(to) ? to.padStart(6, '0') : undefined;
   const found = state.served.find(({id}) => id === wanted);
-  if (found === undefined) throw new DeployError('USAGE', `there is no release ${JSON.stringify(to)} that served`, {hint: `Releases that served and are still there: ${offered}.`});
+  if (found === undefined) throw new DeployError('USAGE', `there is no release ${JSON.stringify(to)} that served`, {hint: `Releases to go back to: ${offered}.`});
   if (found.adopted === true) {
     throw new DeployError('USAGE', `release ${found.id} was set up by hand and adopted: it ran in the working copy and has no tree of its own to go back to`,
       {hint: `\`osyw-deploy now --revision ${found.revision}\` makes a release of its revision.`});
