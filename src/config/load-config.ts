@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import {DeployError} from '../errors.ts';
+import {accountOf} from '../support/accounts.ts';
 import {CLASHES} from './clashes.ts';
 import type {CheckConfig, Config, WebhookConfig, WorkersConfig} from './config.ts';
 import {findConfigFile} from './find-config.ts';
@@ -43,7 +44,9 @@ function readConfigFile(file: string): string {
   const {mode, uid} = read.stats;
   // It names commands that run with the deployer's rights.
   if (uid !== 0 && uid !== ownUid()) {
-    throw refuse(`belongs to uid ${uid}; expected root or yourself (uid ${ownUid()}) as its owner`, `chown ${ownUid()} ${file}`);
+    const owner = accountOf(uid)?.name ?? `#${uid}`;
+    throw refuse(`belongs to ${owner}; expected root or yourself (uid ${ownUid()}) as its owner`,
+      ownUid() === 0 ? `As ${owner}, who deploys: sudo -u '${owner}' osyw-deploy …. Only where root is to deploy from now on: chown root ${file}` : `chown ${ownUid()} ${file}`);
   }
   if ((mode & 0o022) !== 0) {
     const octal = (mode & 0o777).toString(8).padStart(4, '0');

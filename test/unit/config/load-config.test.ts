@@ -274,7 +274,9 @@ describe('the file itself', () => {
   test('an owner who is neither root nor oneself is refused', {skip: !root}, () => {
     const file = put('osyw-deploy.yaml', MINIMAL);
     chownSync(file, 12_345, 12_345);
-    assert.match(failure(() => load(file)).message, /belongs to uid 12345/);
+    const {message, hint} = failure(() => load(file));
+    assert.match(message, /belongs to #12345/);
+    assert.match(hint, /^As #12345, who deploys: sudo -u '#12345' osyw-deploy/);
   });
 
   test('a directory, a FIFO, a device and a loop of links are refused without waiting', {timeout: 5000}, () => {
