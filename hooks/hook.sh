@@ -107,7 +107,8 @@ listen() {
   [ "$4" != 0 ] || return 0
   in_time pipe "$@"
   if [ -p "$2/.$name.said" ]; then
-    { follow "$@" </dev/null >/dev/null & } 4<>"$2/.$name.said" 5<"$2/.$name.said"
+    # A pipe opens for reading alone as soon as somebody writes: we do, no longer than that, or its reader would see our end for that of a deploy.
+    { follow "$@" </dev/null >/dev/null & } 4<>"$2/.$name.said" 5<"$2/.$name.said" 4>&-
     listeners="$listeners $!"
   else
     printf '%s\n' "osyw-deploy: nobody can say how the deploy of $1 goes, if there is one: nothing can be made in $2" >&3
@@ -119,7 +120,6 @@ pipe() {
   let_go
 }
 follow() {
-  exec 4>&- # By which we could open the other end before there is anybody who writes, and would never see the end.
   # Where the pipe has no name any more all has been said.
   { timeout --foreground --signal KILL "$4" cat "$2/.$name.said" || [ -e "$2/.$name.said" ] || cat <&5; } | {
     ended=none
