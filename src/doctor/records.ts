@@ -10,6 +10,7 @@ import {readJournal} from '../state/journal.ts';
 import {readState, type State} from '../state/state-file.ts';
 import {lstatIfThere} from '../support/lstat-if-there.ts';
 import {isAlive} from '../workers/process-identity.ts';
+import {isWorkerAlive} from '../workers/worker-tree.ts';
 import {counted, type Finding} from './finding.ts';
 
 /** What is on record of an application, as far as it can be read. */
@@ -39,6 +40,13 @@ export function readRecords({stateDir, file}: Config): Records {
       return {state, drains, starting, findings: [{check, level: 'problem', place, mend, says: `deploy ${open.id} was killed in ${open.phase} and is not settled`, means: 'what it left runs on; whatever deploys next settles it first'}]};
     }
     const serving = state.serving === null ? 'nothing serves' : `release ${state.serving.release.id} (${state.serving.release.revision}) serves on ${counted(state.serving.workers.length, 'worker')}`;
+    const dead = state.serving?.workers.filter(worker => !isWorkerAlive(worker)).map(({port}) => port) ?? [];
+    if (dead.length > 0) {
+      const all = dead.length === state.serving?.workers.length;
+      return {state, drains, starting, findings: [{check, level: 'problem', place, says: `${serving}, and ${all ? 'all are' : dead.length === 1 ? 'one is' : `${dead.length} are`} dead: port${dead.length === 1 ? '' : 's'} ${dead.join(', ')}`,
+        means: all ? 'nobody answers requests' : 'nginx tries the others first after a failure, and requests that it may not repeat fail; a running `watch` replaces dead workers by itself',
+        mend: `osyw-deploy ${all ? 'start' : 'restart'} --config ${shellWord(file)}`}]};
+    }
     return {state, drains, starting, findings: [{check, level: 'ok', says: `${serving}; nothing is left to settle`, place}]};
   } catch (error) {
     if (!(error instanceof DeployError)) throw error;

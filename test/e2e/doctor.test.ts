@@ -379,6 +379,18 @@ test('the traps of ports, locale, clock, logs and records', {timeout: LONG_MS}, 
     site.forget();
     found(await examined(site), 'state', 'ok');
   });
+  await t.test('workers that are dead', async () => {
+    const [first, ...others] = (await site.status()).serving?.workers ?? [];
+    assert.ok(first);
+    process.kill(first.pid, 'SIGKILL');
+    const one = found(await examined(site), 'state', 'problem');
+    assert.match(one.says, new RegExp(`, and one is dead: port ${first.port}$`));
+    assert.equal(one.mend, `osyw-deploy restart --config ${site.configFile}`);
+    for (const {pid} of others) process.kill(pid, 'SIGKILL');
+    assert.equal(found(await examined(site), 'state', 'problem').mend, `osyw-deploy start --config ${site.configFile}`);
+    assert.equal((await site.run(['start'])).exit, 0);
+    found(await examined(site), 'state', 'ok');
+  });
 });
 
 test('the traps of disk, memory, inotify and cgroups', {timeout: LONG_MS, skip: ROOT_ONLY}, async t => {
