@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import {appendFileSync, chmodSync, linkSync, lstatSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync, symlinkSync, unlinkSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {test} from 'node:test';
+import {CLIENTS_BY_HEADER, keepsEveryClient} from '../support/client-places.ts';
 import {get} from '../support/raw-http.ts';
 import {makeSite, type Site, type SiteOptions} from '../support/site.ts';
 import {isAlive} from '../support/leftovers.ts';
@@ -62,24 +63,10 @@ test('ip_hash keeps every client over deploys that edit', async (t) => {
     nginx: {
       inline: true,
       upstream: '    upstream myweb {\n        ip_hash;\n        server 127.0.0.1:1 weight=2;\n        server 127.0.0.1:1; # small\n        server 127.0.0.1:1 weight=3;\n    }\n',
-      // ip_hash takes the first three octets, and every client of a test is 127.0.0.x.
-      server: 'set_real_ip_from 127.0.0.1; real_ip_header X-Real-IP;',
+      server: CLIENTS_BY_HEADER,
     },
   });
-  const clients = Array.from({length: 24}, (_, number) => `10.${number}.7.1`);
-  const places = async (): Promise<number[]> => {
-    const ports = site.nginx.upstreamPorts().map(String);
-    return Promise.all(clients.map(async (ip) => ports.indexOf((await get(site.nginx.port, '/', {'x-real-ip': ip})).headers['x-osyw-port'] ?? '')));
-  };
-  await site.deployed();
-  const before = await places();
-  assert.ok(new Set(before).size === 3, 'the clients spread over all places');
-  for (const version of ['2', '3']) {
-    await site.release(version);
-    await site.deployed();
-    assert.deepEqual(await places(), before);
-  }
-  await site.settled({version: '3'});
+  await keepsEveryClient(site);
 });
 
 test('after a stop nginx answers 502, and the next start finds every line as it was', async (t) => {

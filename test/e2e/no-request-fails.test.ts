@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import {test} from 'node:test';
+import {CLIENTS_BY_HEADER, keepsEveryClient} from '../support/client-places.ts';
 import {get} from '../support/raw-http.ts';
 import {makeSite} from '../support/site.ts';
 import {waitUntil} from '../support/wait-until.ts';
@@ -43,21 +44,7 @@ test('ip_hash sends a client to the worker in the same place after a deploy', as
   const site = await makeSite(t, {
     count: 3,
     config: {nginx: {directives: ['ip_hash']}},
-    // ip_hash takes the first three octets, and every client of a test is 127.0.0.x.
-    nginx: {server: 'set_real_ip_from 127.0.0.1; real_ip_header X-Real-IP;'},
+    nginx: {server: CLIENTS_BY_HEADER},
   });
-  const clients = Array.from({length: 24}, (_, number) => `10.${number}.7.1`);
-  const places = async (): Promise<number[]> => {
-    const ports = site.nginx.upstreamPorts().map(String);
-    return Promise.all(clients.map(async (ip) => ports.indexOf((await get(site.nginx.port, '/', {'x-real-ip': ip})).headers['x-osyw-port'] ?? '')));
-  };
-  await site.deployed();
-  const before = await places();
-  assert.ok(new Set(before).size === 3, 'the clients spread over all places');
-  for (const version of ['2', '3']) {
-    await site.release(version);
-    await site.deployed();
-    assert.deepEqual(await places(), before);
-  }
-  await site.settled({version: '3'});
+  await keepsEveryClient(site);
 });
