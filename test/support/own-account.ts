@@ -7,3 +7,6 @@ export const ownAccount = accountOf(uid)?.name;
 
 /** The same, as it is told to people. */
 export const ownName = ownAccount ?? `uid ${uid}`;
+
+/** The same as the owner of a process. */
+export const ownUser = ownName.replace(/^uid /, '#');

@@ -83,7 +83,9 @@ describe('after an edit exactly the address bytes differ, and nginx -t says the 
       assert.deepEqual(text.render(text.render(bytes, []), slots), bytes, 'and over a stop');
 
       const first = judged(name, bytes);
-      assert.equal(first.status === 0, good, first.words);
+      // A main file that names no log of its own is beyond an ordinary account, but not its text.
+      const isDenied = process.getuid?.() !== 0 && /syntax is ok\n.*open\(\) "\/var\/log\/nginx\/access\.log" failed \(13:/.test(first.words);
+      assert.equal(first.status === 0 || isDenied, good, first.words);
       assert.deepEqual(judged(name, edited), first);
       const more = text.render(bytes, [...ports, 50_020, 50_021]);
       assert.deepEqual(text.ports(more), [...ports, 50_020, 50_021]);

@@ -9,7 +9,7 @@ import {bootId, identify} from '../../../src/workers/process-identity.ts';
 import {leasePorts, type PortLease} from '../../support/free-ports.ts';
 import {childrenOf, isAlive} from '../../support/leftovers.ts';
 import {listens} from '../../support/nginx-rig.ts';
-import {ownName} from '../../support/own-account.ts';
+import {ownUser} from '../../support/own-account.ts';
 import {endChild, run, spawnBound} from '../../support/run.ts';
 import {makeTempDir, removeTempDir} from '../../support/temp-dir.ts';
 import {waitUntil} from '../../support/wait-until.ts';
@@ -67,7 +67,7 @@ test('a process of its own on each port', async () => {
   assert.ok(first);
   assert.deepEqual(first.process, identify(first.process.pid));
   assert.equal(first.process.bootId, bootId());
-  assert.equal(first.user, ownName);
+  assert.equal(first.user, ownUser);
   assert.equal(first.directory, process.cwd());
   assert.equal(first.words.at(-1), String(a));
   assert.equal(first.environment.get('COLOUR'), 'green');
